@@ -1,0 +1,116 @@
+"""The Task contract: what is measured. A task reads labels and predictions; it never sees a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+Setting = dict[str, Any]
+"""One choice of everything under the config key ``evaluate``: applied after fitting, no part of a fit's identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """What is fixed about a task and printed with its results.
+
+    Attributes:
+        name: As in ``configs/task/NAME.yaml``.
+        version: Raised whenever the same predictions would score differently.
+        dataset: Name of the dataset.
+        protocol: Id of the label protocol; results of different protocols never share a table.
+        targets: What is predicted: ``valence``, ``arousal``, ``expression``, ``au12`` …
+        group: The column whose values must not stand on both sides of a split.
+        primary: The metric a leaderboard ranks by, also called ``score``.
+        higher_is_better: Its direction.
+        licence, citation: Of the data.
+        note: What every table says about this protocol, where it departs from good practice on purpose.
+    """
+
+    name: str
+    version: int
+    dataset: str
+    protocol: str
+    targets: tuple[str, ...]
+    group: str
+    primary: str
+    higher_is_better: bool = True
+    licence: str = ""
+    citation: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers into the samples frame; no two parts share a row (checked, with much else, by ``splits.guard``)."""
+
+    name: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Score:
+    """What scoring one predictions file gives.
+
+    Attributes:
+        metrics: Every metric of the task by name, the primary one under its own name; undefined ones are nan.
+        units: One row a subject and clip with its additive sums (``statistics.units``), from which every pooled metric,
+            every interval and every paired test is computed again without the predictions.
+    """
+
+    metrics: dict[str, float]
+    units: pl.DataFrame
+
+
+class Task(ABC):
+    """Dataset + label protocol + splits + metrics. Made from ``configs/task/NAME.yaml`` by its ``_target_``."""
+
+    info: TaskInfo
+    classes: tuple[str, ...] = ()
+    """The expressions told apart, in the order of the probabilities a baseline returns."""
+
+    folds: int = 1
+
+    def select(self, samples: pl.DataFrame) -> pl.DataFrame:
+        """The rows of the dataset this protocol uses, with labels as the protocol defines them."""
+        return samples.filter(pl.any_horizontal(pl.col(*self.info.targets).is_not_null()))
+
+    @abstractmethod
+    def split(self, samples: pl.DataFrame, fold: int) -> Split:
+        """The parts of one fold.
+
+        Args:
+            samples: What :meth:`select` returned.
+            fold: ``0 … folds - 1``.
+        """
+
+    def setting(self, evaluate: Mapping[str, Any]) -> Setting:
+        """The canonical form of an evaluation setting: what makes no difference is left out, so equal settings are equal.
+
+        Raises:
+            RequestError: A key or value that this task does not know.
+        """
+        return {}
+
+    def support(self, test: pl.DataFrame, setting: Setting, thumbnails: np.ndarray) -> np.ndarray:
+        """Which frames of the test clips a baseline is given with their labels.
+
+        Args:
+            test: Columns ``sample``, ``clip``, ``subject``, ``frame``, sorted by clip and frame; no labels.
+            setting: Canonical.
+            thumbnails: ``(n, d)`` float32, one fixed embedding of each frame, the same for every method.
+
+        Returns:
+            ``(n,)`` bool. The default is none.
+        """
+        return np.zeros(test.height, dtype=bool)
+
+    @abstractmethod
+    def score(self, predictions: pl.DataFrame) -> Score:
+        """Metrics of one predictions file; reads nothing else."""
