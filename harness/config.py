@@ -1,0 +1,157 @@
+"""Names and overrides → one resolved, validated config. Hydra composes; errors come back as one line.
+
+Listing what there is (:func:`available`) reads folder names only and imports neither Hydra nor anything heavy.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RequestError, did_you_mean
+
+Config = dict[str, Any]
+
+
+def config_dirs(extra: Sequence[Path] = ()) -> list[Path]:
+    """The project's own ``configs`` and the folders a user adds, whose names win.
+
+    Raises:
+        RequestError: A folder that is not there.
+    """
+    for folder in extra:
+        if not folder.is_dir():
+            raise RequestError(f"no such folder: {folder}", where="--config-dir", remedy="give a folder that holds task/, baseline/ or sweep/")
+    return [*(folder.resolve() for folder in extra), Path(str(importlib.resources.files("configs")))]
+
+
+def use(extra: Sequence[Path]) -> None:
+    """Let a user's own tasks and baselines be imported: from the folder one is in and from those of ``--config-dir``."""
+    for folder in [Path.cwd(), *(folder.resolve() for folder in extra)]:
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+def available(group: str, extra: Sequence[Path] = ()) -> dict[str, str]:
+    """Names of a config group with the one-line description at the top of each file, in alphabetical order."""
+    found: dict[str, str] = {}
+    for folder in reversed(config_dirs(extra)):
+        for file in sorted((folder / group).glob("*.yaml")):
+            comments = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines()[:3] if line.startswith("#")]
+            found[file.stem] = next((line for line in comments if not line.startswith("@package")), "")
+    return dict(sorted(found.items()))
+
+
+def groups(extra: Sequence[Path] = ()) -> list[str]:
+    return sorted({entry.name for folder in config_dirs(extra) for entry in folder.iterdir() if entry.is_dir() and any(entry.glob("*.yaml"))})
+
+
+def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config:
+    """One config from the defaults and ``key=value`` overrides, resolved to plain dicts and lists.
+
+    Raises:
+        RequestError: An unknown key or name, or a value that cannot be; the remedy names the closest one.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    overrides = list(overrides)
+    *users, own = config_dirs(extra)
+    search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in users)}]"] if users else []
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(own), version_base="1.3"):
+            composed = hydra_compose("config", overrides=[*search, *overrides])
+        resolved = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, overrides, extra) from None
+    if not isinstance(resolved, dict):
+        raise RequestError("the config is not a mapping", where="config.yaml")
+    return {str(key): value for key, value in resolved.items()}
+
+
+def place(config: Config, key: str, value: Any) -> None:
+    """Set a dotted key that is already there.
+
+    Raises:
+        RequestError: No such key.
+    """
+    *path, last = key.split(".")
+    node: Any = config
+    for depth, part in enumerate(path):
+        if not isinstance(node, dict) or part not in node:
+            raise _no_such_key(".".join(path[: depth + 1]), key, node)
+        node = node[part]
+    if not isinstance(node, dict) or last not in node:
+        raise _no_such_key(key, key, node)
+    node[last] = value
+
+
+def instantiate(node: Mapping[str, Any], **more: Any) -> Any:
+    """What the ``_target_`` of a node makes of its other keys.
+
+    Raises:
+        RequestError: The target cannot be imported, or refuses its arguments.
+    """
+    from hydra.utils import get_class, get_method
+
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        raise RequestError("a config without _target_", where=str(dict(node))[:80])
+    try:
+        make = get_class(target) if target.rsplit(".", 1)[-1][:1].isupper() else get_method(target)
+    except Exception as error:
+        raise RequestError(f"cannot import {target}: {_first_line(error)}", where="_target_", remedy="is its file on the path?") from error
+    arguments = {key: value for key, value in node.items() if key != "_target_"} | more
+    try:
+        return make(**arguments)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # the call itself, not what it does
+            raise RequestError(f"{target}: {_first_line(error)}", where="its YAML") from error
+        raise
+
+
+def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every key that can be set, with dots."""
+    keys: list[str] = []
+    for name, value in config.items():
+        keys.append(prefix + name)
+        if isinstance(value, Mapping):
+            keys += dotted_keys(value, f"{prefix}{name}.")
+    return keys
+
+
+def _no_such_key(part: str, key: str, node: Any) -> RequestError:
+    options = list(node) if isinstance(node, dict) else []
+    return RequestError(f"no such key: {part}", where=key, remedy=did_you_mean(part.rsplit(".", 1)[-1], options) if options else None)
+
+
+def _explain(error: Exception, overrides: Sequence[str], extra: Sequence[Path]) -> RequestError:
+    text = str(error)
+    if missing := re.search(r"Could not find '(\w+)/([^']*)'", text):
+        group, name = missing.groups()
+        return RequestError(f"no {group} is called {name!r}", where=f"{group}={name}", remedy=did_you_mean(name, available(group, extra)))
+    if missing := re.search(r"In '([^']+)': Could not find '([^']+)'", text):
+        return RequestError(f"{missing[1]}.yaml needs {missing[2]}, which is not there", where="defaults")
+    if missing := re.search(r"Could not override '([^']+)'", text):
+        key = missing[1]
+        known = dotted_keys(compose([o for o in overrides if o.split("=")[0].strip("+~") in groups(extra)], extra))
+        given = next((o for o in overrides if o.split("=")[0].strip("+~") == key), key)
+        return RequestError(f"no such key: {key}", where=given, remedy=did_you_mean(key, known) if len(key) > 1 else None)
+    given = next((o for o in overrides if o and (o in text or o.split("=")[0] in text)), "")
+    if "=" not in given and any("=" not in o for o in overrides):
+        given = next(o for o in overrides if "=" not in o)
+        return RequestError(f"{given!r} is no override", where="command line", remedy="write it as key=value")
+    return RequestError(_first_line(error), where=given or "config")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
