@@ -1,0 +1,362 @@
+"""A sweep as a table, one row an evaluation, before anything runs.
+
+What the store does not hold of it is pending. Fits are found by identity, so two baselines that share a stage, or two
+settings that differ only under ``evaluate``, share the fit.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from harness import config as configs
+from harness import identity, splits
+from harness.config import Config
+from harness.errors import RequestError, did_you_mean
+from harness.snapshot import Snapshot
+from harness.store import Store
+from harness.task import Setting, Split, Task
+
+SWEEP_KEYS = ("question", "base", "arms", "axes", "scale", "scales", "report")
+BASELINE_FACTS = ("name", "version", "control", "reads", "min_support", "seeded", "targets", "reconstruction", "stages")
+"""Keys of a baseline's YAML that the engine reads; the others are its constructor's arguments."""
+
+HOW = ("resources",)
+"""Keys of ``trainer`` that say how a fit is run and not what is fitted; no part of an identity."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named experiment.
+
+    Attributes:
+        arms: Display name → overrides that make it.
+        axes: Dotted key → values; a key that is a config group takes names.
+        overrides: Shared by all arms.
+        report: What is made of the table, by ``_target_``; None for the table alone.
+    """
+
+    name: str
+    question: str
+    arms: dict[str, list[str]]
+    axes: dict[str, list[Any]]
+    overrides: list[str]
+    report: dict[str, Any] | None = None
+
+
+def load_sweep(name: str, overrides: Sequence[str] = (), extra: Sequence[Path] = ()) -> Sweep:
+    """``configs/sweep/NAME.yaml`` with what the command line changes: ``scale=``, ``arms=a,b``, an axis ``key=v1,v2``, or any override.
+
+    Raises:
+        RequestError: No such sweep, scale or arm, or a key a sweep does not have.
+    """
+    file = next((path for folder in configs.config_dirs(extra) if (path := folder / "sweep" / f"{name}.yaml").is_file()), None)
+    if file is None:
+        raise RequestError(f"no sweep is called {name!r}", where="harness sweep", remedy=did_you_mean(name, configs.available("sweep", extra)))
+    try:
+        text = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{file.name} is no YAML: {' '.join(str(error).split())}", where=f"sweep={name}") from None
+    if not isinstance(text, dict):
+        raise RequestError(f"{file.name} holds no mapping", where=f"sweep={name}", remedy=f"its keys are {', '.join(SWEEP_KEYS)}")
+    for key in text:
+        if key not in SWEEP_KEYS:
+            raise RequestError(f"no such key: {key}", where=f"{file.name}", remedy=did_you_mean(str(key), SWEEP_KEYS))
+    given = dict(_split_override(item) for item in overrides)
+    scales = text.get("scales") or {}
+    scale = given.pop("scale", text.get("scale"))
+    if scale is not None and scale not in scales:
+        raise RequestError(f"no scale is called {scale!r}", where=f"scale={scale}", remedy=did_you_mean(str(scale), scales))
+    chosen = scales.get(scale) or {}
+    arms: dict[str, list[str]] = {str(arm): list(items or []) for arm, items in (text.get("arms") or {name: []}).items()}
+    if "arms" in given:
+        wanted = given.pop("arms").strip("[]").split(",")
+        for arm in wanted:
+            if arm not in arms:
+                raise RequestError(f"no arm is called {arm!r}", where=f"arms={','.join(wanted)}", remedy=did_you_mean(arm, arms))
+        arms = {arm: arms[arm] for arm in wanted}
+    elif "baseline" in given and len(arms) > 1:
+        raise RequestError("baseline= would make all arms the same", where=f"baseline={given['baseline']}", remedy=f"choose arms instead: arms={','.join(list(arms)[:2])}")
+    axes: dict[str, list[Any]] = {**(text.get("axes") or {}), **(chosen.get("axes") or {})}
+    for key in list(given):
+        if key in axes:
+            values = yaml.safe_load(f"[{given.pop(key).removeprefix('[').removesuffix(']')}]")
+            axes[key] = values
+    for key, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise RequestError(f"an axis needs a list of values, got {values!r}", where=f"{file.name}: axes.{key}")
+    rest = [item for item in overrides if _split_override(item)[0] in given]
+    shared = [*(text.get("base") or []), *(chosen.get("overrides") or []), *rest]
+    return Sweep(name, str(text.get("question") or ""), arms, axes, shared, text.get("report"))
+
+
+def single(overrides: Sequence[str]) -> Sweep:
+    """A sweep of one evaluation: the config the overrides make."""
+    return Sweep("run", "", {"run": []}, {}, list(overrides))
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One fit before it runs: all a worker needs to train it."""
+
+    fit: str
+    name: str
+    config: Config
+    trainer: Config
+    weighting: Config | None
+    seed: int
+
+
+@dataclass
+class Job:
+    """What one trial does: train one fit (none for a control) and make its evaluations.
+
+    Attributes:
+        name: The fit's identity, or that of the inputs where nothing is trained.
+        stages: The chain of fits, the one to train last; empty for controls.
+        entries: Baseline config, arm and evaluations (identity, setting) that rest on the last fit.
+    """
+
+    name: str
+    task: Config
+    snapshot: str
+    fold: int
+    seed: int
+    stages: tuple[StageSpec, ...]
+    resources: Config
+    tracker: Config
+    entries: list[tuple[Config, str, list[tuple[str, Setting]]]] = field(default_factory=list)
+
+    @property
+    def needs(self) -> str | None:
+        """The fit that must be there before."""
+        return self.stages[-2].fit if len(self.stages) > 1 else None
+
+
+PLAN: dict[str, Any] = {
+    "evaluation": pl.String,
+    "fit": pl.String,
+    "arm": pl.String,
+    "baseline": pl.String,
+    "fold": pl.Int64,
+    "seed": pl.Int64,
+    "setting": pl.String,
+    "task": pl.String,
+    "why_not": pl.String,  # null, or why a method cannot be evaluated so
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every evaluation of a sweep, and the jobs that would make them.
+
+    Attributes:
+        rows: Columns of :data:`PLAN`; an evaluation stands once.
+        jobs: By name.
+        snapshots: Task config (canonical) → data.
+        proofs: ``splits.guard``'s proof by job.
+    """
+
+    sweep: Sweep
+    rows: pl.DataFrame
+    jobs: dict[str, Job]
+    snapshots: dict[str, Snapshot]
+    tasks: dict[str, Task]
+
+    def pending(self, store: Store) -> pl.DataFrame:
+        """The rows that can run and have no record."""
+        done = pl.DataFrame({"evaluation": sorted(store.done())}, schema={"evaluation": pl.String})
+        return self.rows.filter(pl.col("why_not").is_null()).join(done, on="evaluation", how="anti", maintain_order="left")
+
+
+def make_task(node: Mapping[str, Any]) -> Task:
+    """The task of a resolved config node."""
+    task: Task = configs.instantiate({key: value for key, value in node.items() if key not in ("root", "frames")})
+    return task
+
+
+_splits: dict[tuple[str, str, int], tuple[pl.DataFrame, Split, dict[str, Any]]] = {}
+
+
+def selected(task: Task, node: Mapping[str, Any], snapshot: Snapshot, fold: int) -> tuple[pl.DataFrame, Split, dict[str, Any]]:
+    """The samples a task uses (with their place in the snapshot as ``row``), one fold's split of them, and the guard's proof.
+
+    The driver plans with it and the worker trains with it, so both see the same split.
+
+    Raises:
+        RequestError: No such fold, or the guard found a leak.
+    """
+    key = (identity.address(node), snapshot.fingerprint, fold)
+    if key not in _splits:
+        if not 0 <= fold < task.folds:
+            raise RequestError(f"fold {fold} is not there", where=f"fold={fold}", remedy=f"{task.info.name} has folds 0 to {task.folds - 1}")
+        rows = task.select(snapshot.samples.with_row_index("row"))
+        if rows.is_empty():
+            raise RequestError(f"no sample of {snapshot.root} is labelled for {task.info.name}", where="task.root", remedy=f"it needs {', '.join(task.info.targets)}")
+        digests = snapshot.frames.digests[rows["row"].to_numpy()]
+        split, proof = splits.guard(rows, digests, task.split(rows.drop("row"), fold), group=task.info.group, duplicates=node.get("duplicates", "refuse"))
+        proof["not_used"] = snapshot.samples.height - rows.height
+        _splits[key] = rows, split, proof
+    return _splits[key]
+
+
+def build(
+    sweep: Sweep,
+    *,
+    extra: Sequence[Path] = (),
+    snapshot_of: Callable[[Config, Config], Snapshot],
+) -> Plan:
+    """Every evaluation of a sweep.
+
+    Args:
+        sweep: What varies.
+        extra: The user's config folders.
+        snapshot_of: Task node and whole config → the data, read and decoded.
+
+    Raises:
+        RequestError: A key, name or value that is not there, a fold that is not, a leak between the parts of a split.
+    """
+    known_groups = set(configs.groups(extra))
+    group_axes = {key: values for key, values in sweep.axes.items() if key in known_groups}
+    fit_axes = {key: values for key, values in sweep.axes.items() if key not in group_axes and not key.startswith("evaluate.")}
+    evaluate_axes = {key: values for key, values in sweep.axes.items() if key.startswith("evaluate.")}
+    rows: list[tuple[Any, ...]] = []
+    seen: set[str] = set()
+    plan = Plan(sweep, pl.DataFrame(schema=PLAN), {}, {}, {})
+    for arm, overrides in sweep.arms.items():
+        for names in itertools.product(*group_axes.values()):
+            chosen = [f"{group}={name}" for group, name in zip(group_axes, names, strict=True)]
+            composed = configs.compose([*sweep.overrides, *overrides, *chosen], extra)
+            label = " ".join([composed["baseline"]["name"] if arm == "run" else arm, *map(str, names)])
+            settings = _settings(composed, evaluate_axes)
+            for values in itertools.product(*fit_axes.values()):
+                one = copy.deepcopy(composed)
+                for key, value in zip(fit_axes, values, strict=True):
+                    configs.place(one, key, value)
+                varied = [str(v) for k, v in zip(fit_axes, values, strict=True) if k not in ("fold", "seed") and len(fit_axes[k]) > 1]
+                _add(plan, rows, seen, one, " ".join([label, *varied]), settings, snapshot_of)
+    return Plan(sweep, pl.DataFrame(rows, schema=PLAN, orient="row"), plan.jobs, plan.snapshots, plan.tasks)
+
+
+def _add(
+    plan: Plan,
+    rows: list[tuple[Any, ...]],
+    seen: set[str],
+    one: Config,
+    arm: str,
+    settings: Sequence[Config],
+    snapshot_of: Callable[[Config, Config], Snapshot],
+) -> None:
+    node, baseline, fold = one["task"], one["baseline"], one["fold"]
+    seed = one["seed"] if baseline.get("seeded", True) else 0
+    key = identity.canonical(node)
+    if key not in plan.snapshots:
+        plan.snapshots[key] = snapshot_of(node, one)
+        plan.tasks[key] = make_task(node)
+    task, snapshot = plan.tasks[key], plan.snapshots[key]
+    _, split, proof = selected(task, node, snapshot, fold)
+    inputs = {
+        "data": snapshot.fingerprint,
+        "split": proof["sha256"],
+        "targets": task.info.targets,
+        "classes": task.classes,
+        "seed": seed,
+    }
+    stages: list[StageSpec] = []
+    for name, stage in (baseline.get("stages") or {}).items():
+        trainer = {**one["trainer"], **(stage.get("trainer") or {})}
+        what = {key: value for key, value in trainer.items() if key not in HOW}
+        own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
+        fit = identity.address({**inputs, "stage": own, "weighting": stage.get("weighting"), "trainer": what, "previous": stages[-1].fit if stages else None})
+        stages.append(StageSpec(fit, name, own, trainer, stage.get("weighting"), seed))
+    arguments = {key: value for key, value in baseline.items() if key not in BASELINE_FACTS}
+    last = stages[-1].fit if stages else identity.address(inputs)
+    entry = {
+        "fit": last,
+        "baseline": [baseline["name"], baseline["version"], arguments],
+        "task": [task.info.name, task.info.version, task.info.protocol],
+    }
+    prefix = identity.canonical(entry)
+    evaluations: list[tuple[str, Setting]] = []
+    for evaluate in settings:
+        setting = {key: value for key, value in task.setting(evaluate).items() if key == "support" or key in (baseline.get("reads") or ())}
+        text = identity.canonical(setting)
+        evaluation = identity.address([prefix, text])
+        if evaluation in seen:
+            continue
+        seen.add(evaluation)
+        why_not = _why_not(baseline, task, setting)
+        rows.append((evaluation, last, arm, baseline["name"], fold, seed, text, task.info.name, why_not))
+        if why_not is None:
+            evaluations.append((evaluation, setting))
+    for depth in range(1, len(stages)):
+        _job(plan, stages[:depth], one, seed, snapshot)
+    job = _job(plan, stages, one, seed, snapshot, last)
+    if evaluations:
+        job.entries.append((baseline, arm, evaluations))
+
+
+def _job(plan: Plan, stages: Sequence[StageSpec], one: Config, seed: int, snapshot: Snapshot, name: str | None = None) -> Job:
+    name = name or stages[-1].fit
+    if name not in plan.jobs:
+        trainer = stages[-1].trainer if stages else one["trainer"]
+        plan.jobs[name] = Job(name, one["task"], str(snapshot.folder), one["fold"], seed, tuple(stages), dict(trainer["resources"]), one["tracker"])
+    return plan.jobs[name]
+
+
+def _why_not(baseline: Config, task: Task, setting: Setting) -> str | None:
+    predicts = baseline.get("targets")
+    missing = [target for target in task.info.targets if predicts is not None and target not in predicts]
+    if missing:
+        return f"{baseline['name']} does not predict {', '.join(missing)}"
+    size = setting.get("support", {}).get("size")
+    labelled = setting.get("support") and size != 0
+    if baseline.get("min_support", 0) and not labelled:
+        return f"{baseline['name']} needs at least {baseline['min_support']} support frame"
+    return None
+
+
+def _settings(composed: Config, axes: Mapping[str, Sequence[Any]]) -> list[Config]:
+    """Every combination of the ``evaluate.…`` axes on one config."""
+    settings = []
+    for values in itertools.product(*axes.values()):
+        holder = {"evaluate": copy.deepcopy(composed.get("evaluate") or {})}
+        for key, value in zip(axes, values, strict=True):
+            configs.place(holder, key, value)
+        settings.append(holder["evaluate"])
+    return settings
+
+
+def flatten(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same frame with the ``setting`` JSON as columns of its own (``support.size``, ``anchor`` …), all text."""
+    import json
+
+    distinct = frame["setting"].unique(maintain_order=True).to_list()
+    flat = [dict(_leaves(json.loads(text))) for text in distinct]
+    names = sorted({name for leaves in flat for name in leaves})
+    table = pl.DataFrame(
+        {"setting": distinct, **{name: [leaves.get(name) for leaves in flat] for name in names}},
+        schema={"setting": pl.String} | {name: pl.String for name in names},
+    )
+    return frame.join(table, on="setting", how="left", maintain_order="left")
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, value in node.items():
+        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, str(value))]
+    return found
+
+
+def _split_override(item: str) -> tuple[str, str]:
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise RequestError(f"{item!r} is no override", where="command line", remedy="write it as key=value")
+    return key.strip(), value.strip()

@@ -1,0 +1,162 @@
+"""A dataset as it was read and decoded: samples, frames and problems in one folder, addressed by content.
+
+The driver reads labels and decodes frames once; every worker, and every later run while no file under the root has
+changed, maps what is here. Where a task has no root, a synthetic copy in the dataset's layout is written first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness import identity, samples
+from harness.config import instantiate
+from harness.errors import RequestError
+from harness.frames import Frames, Transform, fill
+from harness.samples import Reading
+from harness.store import write_atomically
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One dataset, read and decoded.
+
+    Attributes:
+        folder: Holds ``samples.parquet``, ``problems.parquet``, ``frames.parquet`` and ``snapshot.json``, written last.
+        fingerprint: Address of labels, images and the transform of the frames; no path enters.
+        root: Where the dataset was read.
+        synthetic: Whether it was written by this program.
+    """
+
+    folder: Path
+    fingerprint: str
+    root: str
+    synthetic: bool
+
+    @cached_property
+    def samples(self) -> pl.DataFrame:
+        """Columns of ``samples.SCHEMA``; row i is frame i."""
+        return pl.read_parquet(self.folder / "samples.parquet")
+
+    @cached_property
+    def frames(self) -> Frames:
+        return Frames.load(self.folder / "frames.parquet")
+
+    @cached_property
+    def problems(self) -> pl.DataFrame:
+        return pl.read_parquet(self.folder / "problems.parquet")
+
+    def problem_counts(self) -> dict[str, int]:
+        return {kind: n for kind, n in self.problems.group_by("kind").len().sort("kind").iter_rows()}
+
+
+def load(folder: Path) -> Snapshot:
+    """A snapshot by its folder.
+
+    Raises:
+        FileNotFoundError: It is not there or not whole.
+    """
+    known = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
+    return Snapshot(folder, known["fingerprint"], known["root"], known["synthetic"])
+
+
+def root_of(task: Mapping[str, Any], cache: Path) -> tuple[Path, bool]:
+    """The folder a task reads, and whether it is synthetic (then written on first use)."""
+    dataset, root = task["dataset"], task["root"]
+    if root is not None:
+        path = Path(root).expanduser()
+        if not path.is_dir():
+            raise RequestError(f"no such folder: {path}", where=f"task.root={root}", remedy=f"give the folder of {dataset['title']}")
+        return path.resolve(), False
+    synth = dict(dataset["synth"])
+    source = identity.source_of(synth["_target_"])
+    folder = Path(cache) / "synthetic" / f"{dataset['name']}-{identity.address([synth, source and source[1]])[:12]}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        instantiate(synth, root=partial)
+        try:
+            partial.rename(folder)
+        except OSError:  # somebody else was first with the same bytes
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder.resolve(), True
+
+
+def take(task: Mapping[str, Any], cache: Path, progress: Progress | None = None) -> Snapshot:
+    """Read and decode the dataset of a resolved task config, or find that it was done before.
+
+    Args:
+        task: ``root``, ``frames`` (arguments of ``Transform``) and ``dataset`` (``name``, ``title``, ``read``, ``synth``).
+        cache: Folder of the frame cache and the snapshots.
+        progress: Called with images done and images to do.
+
+    Raises:
+        RequestError: No such folder, nothing in it, or no readable image at all.
+    """
+    root, synthetic = root_of(task, cache)
+    transform = Transform(**task["frames"])
+    signature = cache / "signatures" / f"{_signature(root, task)}.json"
+    try:
+        known = load(cache / "snapshots" / json.loads(signature.read_text(encoding="utf-8"))["fingerprint"])
+        len(known.frames)
+        return known
+    except (OSError, ValueError, KeyError, RequestError):
+        pass
+    reading: Reading = instantiate(task["dataset"]["read"], root=root)
+    filled = fill(reading.samples, transform, cache / "frames", progress=progress)
+    kept = samples.check(reading.samples.filter(pl.Series(filled.ok)))
+    if kept.is_empty():
+        raise RequestError(f"no readable image under {root}", where="task.root", remedy=f"{reading.problems.height + filled.problems.height} problems were met: see `harness data check`")
+    rows = pl.Series(filled.ok).arg_true().to_numpy()
+    frames = filled.frames.take(rows)
+    content = kept.drop("image").with_columns(digest=pl.Series(frames.digests))
+    fingerprint = identity.address([identity.address_of_frame(content), task["frames"]])
+    folder = cache / "snapshots" / fingerprint
+    partial = folder.with_name(f".{fingerprint}.{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
+    kept.write_parquet(partial / "samples.parquet")
+    pl.concat([reading.problems, filled.problems]).write_parquet(partial / "problems.parquet")
+    frames.save(partial / "frames.parquet")
+    facts = {"fingerprint": fingerprint, "root": str(root), "synthetic": synthetic, "dataset": task["dataset"]["name"], "frames": task["frames"]}
+    write_atomically(partial / "snapshot.json", json.dumps(facts, indent=1).encode())
+    if folder.exists():
+        aside = partial.with_name(f"{partial.name}.old")
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    partial.rename(folder)
+    write_atomically(signature, json.dumps({"fingerprint": fingerprint, "root": str(root)}).encode())
+    return load(folder)
+
+
+def _signature(root: Path, task: Mapping[str, Any]) -> str:
+    """Changes when a file is added, removed, resized or touched, and when the code that reads changes."""
+    import hashlib
+
+    files = hashlib.sha256()
+    folders = [str(root)]
+    while folders:
+        entries = sorted(os.scandir(folders.pop()), key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=True):
+                folders.append(entry.path)
+            else:
+                try:
+                    status = entry.stat()
+                except OSError:  # a link to nowhere is the reader's to report
+                    files.update(f"{entry.path}\0gone\n".encode())
+                    continue
+                files.update(f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    read = task["dataset"]["read"]
+    sources = [identity.source_of(target) for target in (read["_target_"], "harness.frames.fill", "harness.samples.check")]
+    return identity.address([files.hexdigest(), read, task["frames"], [source and source[1] for source in sources]])

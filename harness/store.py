@@ -1,0 +1,297 @@
+"""The store: fits, predictions and records on disk. It is the truth; whatever schedules the work is never read back.
+
+    store/
+      fits/FIT/              one stage trained on one split with one seed
+        fit.json             written last: what it is, how it was made, what it cost
+        weights.safetensors  what it learned
+        embeddings-*.npy     frames embedded once, by part
+        history.json         losses by epoch
+        checkpoint/          while it trains
+        lock                 held by whoever trains it
+      predictions/EVALUATION.parquet
+      records/EVALUATION.json          written after the predictions it names
+      records/*.records.parquet        the same, packed; *.units.parquet beside it holds their additive sums
+      failures/NAME.json               what went wrong and would go wrong again
+
+Every file is written under a temporary name and renamed, so that what has a name is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.errors import RequestError
+from harness.identity import address_of_file, address_of_names
+
+RECORD: dict[str, Any] = {
+    "evaluation": pl.String,
+    "fit": pl.String,
+    "task": pl.String,
+    "task_version": pl.Int64,
+    "protocol": pl.String,
+    "dataset": pl.String,
+    "synthetic": pl.Boolean,
+    "data": pl.String,  # fingerprint
+    "primary": pl.String,
+    "baseline": pl.String,
+    "baseline_version": pl.Int64,
+    "arm": pl.String,
+    "control": pl.Boolean,
+    "fold": pl.Int64,
+    "seed": pl.Int64,
+    "setting": pl.String,  # canonical JSON
+    "score": pl.Float64,
+    "metrics": pl.String,  # JSON, null for undefined
+    "labels_used": pl.Int64,
+    "n_samples": pl.Int64,
+    "n_clips": pl.Int64,
+    "n_subjects": pl.Int64,
+    "selection": pl.String,
+    "seconds": pl.Float64,  # of this evaluation
+    "fit_seconds": pl.Float64,  # of all the fits under it
+    "gpu_seconds": pl.Float64,
+    "peak_memory": pl.Int64,  # bytes
+    "predictions": pl.String,  # relative to the store
+    "sha256": pl.String,  # of the predictions file
+    "provenance": pl.String,  # JSON
+    "written": pl.String,  # ISO 8601, UTC
+}
+
+MAX_PACKS = 8
+"""More packs than this are merged into one."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing: a temporary name in the same folder, flushed to the disk, then a rename.
+
+    Raises:
+        RequestError: The disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> RequestError:
+    why = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only", errno.EACCES: "no permission"}.get(
+        error.errno or 0, error.strerror or str(error)
+    )
+    return RequestError(f"cannot write {path}: {why}", where="output_dir", remedy="free some space or set output_dir=… elsewhere")
+
+
+@dataclass(frozen=True)
+class Store:
+    """One store, by its folder (``OUTPUT_DIR/store``)."""
+
+    root: Path
+
+    def fit_folder(self, fit: str) -> Path:
+        return self.root / "fits" / fit
+
+    def fit(self, fit: str) -> dict[str, Any] | None:
+        """What is known of a finished fit; None where there is none."""
+        try:
+            known: dict[str, Any] = json.loads((self.fit_folder(fit) / "fit.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError:
+            self._set_aside(self.fit_folder(fit) / "fit.json")
+            return None
+        return known
+
+    def fits(self) -> list[dict[str, Any]]:
+        """Every finished fit, by name."""
+        folder = self.root / "fits"
+        names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+        return [known for name in names if (known := self.fit(name)) is not None]
+
+    def finish_fit(self, fit: str, known: Mapping[str, Any]) -> None:
+        write_atomically(self.fit_folder(fit) / "fit.json", json.dumps(known, indent=1, sort_keys=True).encode())
+
+    @contextlib.contextmanager
+    def lock(self, fit: str) -> Iterator[None]:
+        """Held while a fit trains, so that two sweeps on one store train it once. The kernel frees it when its holder dies."""
+        folder = self.fit_folder(fit)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = (folder / "lock").open("w")
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        with handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def running(self, fit: str) -> bool:
+        """Whether somebody trains or evaluates a fit now."""
+        try:
+            handle = (self.fit_folder(fit) / "lock").open("r+")
+        except OSError:
+            return False
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
+    def predictions_path(self, evaluation: str) -> Path:
+        return self.root / "predictions" / f"{evaluation}.parquet"
+
+    def write_predictions(self, evaluation: str, predictions: pl.DataFrame) -> tuple[str, str]:
+        """Write one evaluation's predictions.
+
+        Returns:
+            The path relative to the store, and the SHA-256 of the file.
+        """
+        import io
+
+        buffer = io.BytesIO()
+        predictions.write_parquet(buffer)
+        path = self.predictions_path(evaluation)
+        write_atomically(path, buffer.getvalue())
+        return str(path.relative_to(self.root)), address_of_file(path)
+
+    def read_predictions(self, path: str, sha256: str) -> pl.DataFrame:
+        """Predictions that are what was written.
+
+        Raises:
+            RequestError: The file is gone, or its bytes have changed; a changed one is set aside as ``*.corrupt``.
+        """
+        file = self.root / path
+        if not file.is_file():
+            raise RequestError(f"the predictions are gone: {file}", remedy="run the sweep again")
+        if address_of_file(file) != sha256:
+            aside = self._set_aside(file)
+            raise RequestError(f"the predictions are not what was written: {file}", remedy=f"set aside as {aside.name}; run the sweep again")
+        return pl.read_parquet(file)
+
+    def write_record(self, record: Mapping[str, Any], units: pl.DataFrame) -> None:
+        """Write one record with its additive sums, in one file by one rename."""
+        whole = {"record": dict(record), "units": {name: units[name].to_list() for name in units.columns}}
+        write_atomically(self.root / "records" / f"{record['evaluation']}.json", json.dumps(whole, sort_keys=True).encode())
+
+    def records(self) -> pl.DataFrame:
+        """Every record, columns as in :data:`RECORD`, sorted by evaluation."""
+        packed = [pl.read_parquet(path) for path in self._packs("records")]
+        loose = self._frame([record for record, _ in self._loose().values()])
+        return pl.concat([loose, *packed]).unique("evaluation", keep="first").sort("evaluation")
+
+    def units(self, evaluations: Iterable[str]) -> pl.DataFrame:
+        """Additive sums of some evaluations: ``statistics.units`` of each, with its ``evaluation``."""
+        wanted = set(evaluations)
+        loose = [
+            pl.DataFrame(units).with_columns(evaluation=pl.lit(name)) for name, (_, units) in self._loose().items() if name in wanted and units
+        ]
+        packed = [
+            found
+            for path in self._packs("units")
+            if (found := pl.scan_parquet(path).filter(pl.col("evaluation").is_in(sorted(wanted))).collect()).height
+        ]
+        known: set[str] = set()
+        kept = []
+        for frame in [*loose, *packed]:
+            fresh = frame.filter(~pl.col("evaluation").is_in(sorted(known)))
+            known |= set(fresh["evaluation"].unique())
+            kept.append(fresh)
+        return pl.concat(kept, how="diagonal_relaxed") if kept else pl.DataFrame(schema={"evaluation": pl.String})
+
+    def done(self) -> set[str]:
+        """The evaluations that have a record."""
+        packed = [pl.scan_parquet(path).select("evaluation").collect()["evaluation"].to_list() for path in self._packs("records")]
+        return {name for names in packed for name in names} | self._loose_names()
+
+    def pack(self) -> None:
+        """Gather loose records into Parquet files, so that files stay few. Whoever comes second leaves it to the first.
+
+        Sums are renamed into place before the records that need them, and loose files go last: a death in between
+        leaves a record twice, which is read as one.
+        """
+        loose = self._loose()
+        if not loose:
+            return
+        with (self.root / "records" / ".packing").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return
+            old = self._packs("records") if len(self._packs("records")) >= MAX_PACKS else []
+            old_units = [path.with_name(path.name.replace(".records.", ".units.")) for path in old]
+            records = pl.concat([self._frame([record for record, _ in loose.values()]), *(pl.read_parquet(path) for path in old)])
+            sums = [pl.DataFrame(units).with_columns(evaluation=pl.lit(name)) for name, (_, units) in loose.items() if units]
+            sums += [pl.read_parquet(path) for path in old_units if path.is_file()]
+            name = address_of_names(records["evaluation"])
+            if sums:
+                self._write_parquet(f"{name}.units.parquet", pl.concat(sums, how="diagonal_relaxed"))
+            self._write_parquet(f"{name}.records.parquet", records.unique("evaluation", keep="first").sort("evaluation"))
+            for path in [*old, *old_units, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose)]:
+                if not path.name.startswith(name):
+                    path.unlink(missing_ok=True)
+
+    def fail(self, name: str, failure: Mapping[str, Any]) -> None:
+        """Remember that a fit or an evaluation failed, and why."""
+        write_atomically(self.root / "failures" / f"{name}.json", json.dumps(failure, indent=1, sort_keys=True).encode())
+
+    def forget_failure(self, name: str) -> None:
+        (self.root / "failures" / f"{name}.json").unlink(missing_ok=True)
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        folder = self.root / "failures"
+        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+    def _packs(self, kind: str) -> list[Path]:
+        return sorted((self.root / "records").glob(f"*.{kind}.parquet"))
+
+    def _loose_names(self) -> set[str]:
+        folder = self.root / "records"
+        return {entry.name[:-5] for entry in os.scandir(folder) if entry.name.endswith(".json")} if folder.is_dir() else set()
+
+    def _loose(self) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        found = {}
+        for name in sorted(self._loose_names()):
+            path = self.root / "records" / f"{name}.json"
+            try:
+                whole = json.loads(path.read_bytes())
+                found[name] = (whole["record"], whole["units"])
+            except FileNotFoundError:  # packed by somebody else meanwhile
+                continue
+            except (ValueError, KeyError, TypeError):
+                self._set_aside(path)
+        return found
+
+    @staticmethod
+    def _frame(records: list[dict[str, Any]]) -> pl.DataFrame:
+        return pl.DataFrame([[record.get(name) for name in RECORD] for record in records], schema=RECORD, orient="row")
+
+    def _write_parquet(self, name: str, frame: pl.DataFrame) -> None:
+        import io
+
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        write_atomically(self.root / "records" / name, buffer.getvalue())
+
+    @staticmethod
+    def _set_aside(path: Path) -> Path:
+        aside = path.with_name(f"{path.name}.corrupt")
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+        return aside
