@@ -74,7 +74,7 @@ class FewShotVideo(Task):
         self.seed = seed
         self.validation = validation
         self.duplicates = duplicates
-        self.score_support = score_support
+        self.scores_support = score_support
 
     def select(self, samples: pl.DataFrame) -> pl.DataFrame:
         """The frames with both labels and a place in their clip, sorted by clip and frame."""
@@ -135,7 +135,7 @@ class FewShotVideo(Task):
 
     def score(self, predictions: pl.DataFrame) -> Score:
         """RMSE, PCC, CCC and SAGR, pooled and per clip; beside them ``frames_scored`` and ``labels_used``."""
-        scored = predictions if self.score_support else predictions.filter(~pl.col("support"))
+        scored = predictions if self.scores_support else predictions.filter(~pl.col("support"))
         if scored.is_empty():
             raise RequestError(f"{self.info.name}: no frame is left to score", remedy="every frame of the predictions is a support frame")
         units = statistics.units(scored, targets=self.info.targets)
@@ -232,4 +232,6 @@ def _size(value: Any) -> int | str:
         return int(written[1])
     if written and 0 < (share := Decimal(written[2])) <= 100:
         return f"{share.normalize():f}%"
-    raise RequestError(f"support size {value!r}", where="evaluate.support.size", remedy="give a number of frames, as 4, or a share of the clip, as '6%'")
+    raise RequestError(
+        f"support size {value!r}", where="evaluate.support.size", remedy="give a number of frames, as 4, or a share of the clip, as '6%'"
+    )

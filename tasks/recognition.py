@@ -100,7 +100,9 @@ class Recognition(Task):
         support = evaluate.get("support", {})
         if set(evaluate) - {"support"} or not isinstance(support, Mapping) or set(support) - {"size"} or str(support.get("size", 0)) != "0":
             raise RequestError(
-                f"{self.info.name} has no support frames, so evaluate cannot be {dict(evaluate)}", where="evaluate", remedy="set nothing but support.size=0"
+                f"{self.info.name} has no support frames, so evaluate cannot be {dict(evaluate)}",
+                where="evaluate",
+                remedy="set nothing but support.size=0",
             )
         return {}
 
