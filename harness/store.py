@@ -11,6 +11,7 @@
       predictions/EVALUATION.parquet
       records/EVALUATION.json          written after the predictions it names
       records/*.records.parquet        the same, packed; *.units.parquet beside it holds their additive sums
+      provenance/ADDRESS.json          configs, versions, hardware, proofs: what many records share
       failures/NAME.json               what went wrong and would go wrong again
 
 Every file is written under a temporary name and renamed, so that what has a name is whole.
@@ -32,7 +33,7 @@ from typing import Any
 import polars as pl
 
 from harness.errors import RequestError
-from harness.identity import address_of_file, address_of_names
+from harness.identity import address, address_of_file, address_of_names
 
 RECORD: dict[str, Any] = {
     "evaluation": pl.String,
@@ -64,7 +65,7 @@ RECORD: dict[str, Any] = {
     "peak_memory": pl.Int64,  # bytes
     "predictions": pl.String,  # relative to the store
     "sha256": pl.String,  # of the predictions file
-    "provenance": pl.String,  # JSON
+    "provenance": pl.String,  # address of what many records share
     "written": pl.String,  # ISO 8601, UTC
 }
 
@@ -184,6 +185,22 @@ class Store:
             aside = self._set_aside(file)
             raise RequestError(f"the predictions are not what was written: {file}", remedy=f"set aside as {aside.name}; run the sweep again")
         return pl.read_parquet(file)
+
+    def put(self, provenance: Mapping[str, Any]) -> str:
+        """Keep what many records share once; returns its address."""
+        name = address(provenance)
+        path = self.root / "provenance" / f"{name}.json"
+        if not path.is_file():
+            write_atomically(path, json.dumps(provenance, indent=1, sort_keys=True).encode())
+        return name
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """What was put; empty where the file is gone or unreadable."""
+        try:
+            kept: dict[str, Any] = json.loads((self.root / "provenance" / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return kept
 
     def write_record(self, record: Mapping[str, Any], units: pl.DataFrame) -> None:
         """Write one record with its additive sums, in one file by one rename."""

@@ -77,6 +77,9 @@ class Task(ABC):
 
     folds: int = 1
 
+    scores_support = False
+    """Whether the protocol scores the frames whose labels were given; such a protocol says so in its note."""
+
     def select(self, samples: pl.DataFrame) -> pl.DataFrame:
         """The rows of the dataset this protocol uses, with labels as the protocol defines them."""
         return samples.filter(pl.any_horizontal(pl.col(*self.info.targets).is_not_null()))

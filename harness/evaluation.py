@@ -1,0 +1,392 @@
+"""What one trial does: train a fit if it is not there, then make each of its evaluations and write it down.
+
+It runs in a Tune actor, and the same without Ray. Nothing here knows a dataset or a method: tasks and baselines come
+by the ``_target_`` of their config.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from harness import frames as frame_cache
+from harness import identity, plan, provenance, snapshot, splits, tracking, training
+from harness.baseline import Baseline, Data, Previous, Query, Stage
+from harness.config import Config, instantiate
+from harness.errors import FitError, RequestError
+from harness.plan import Job, StageSpec
+from harness.store import Store, write_atomically
+from harness.task import Setting, Task
+
+LABELS = ("valence", "arousal", "expression", "activity")
+Report = Callable[[dict[str, float]], None]
+Train = Callable[[Job, StageSpec, Store], None]
+
+
+@dataclass
+class Outcome:
+    """What became of one job: how many evaluations were made and how many failed."""
+
+    made: int = 0
+    failed: int = 0
+
+
+@dataclass
+class Bench:
+    """One split of one task laid out for a worker: who may see what.
+
+    Attributes:
+        train, validation: With labels.
+        test: Sorted by clip and frame, its label columns taken away.
+        targets: The test labels, for support frames and scoring; a baseline never sees this.
+        proof: Of the guard.
+    """
+
+    task: Task
+    snapshot: snapshot.Snapshot
+    train: Data
+    validation: Data
+    test: Data
+    targets: pl.DataFrame
+    proof: dict[str, Any]
+
+
+_benches: dict[str, Bench] = {}
+
+
+def lay_out(job: Job) -> Bench:
+    """The split of a job; kept for the next job of this process that uses the same."""
+    key = identity.address([job.task, job.snapshot, job.fold])
+    if key not in _benches:
+        taken = snapshot.load(Path(job.snapshot))
+        task = plan.make_task(job.task)
+        rows, split, proof = plan.selected(task, job.task, taken, job.fold)
+
+        def part(numbers: np.ndarray) -> tuple[pl.DataFrame, Any]:
+            chosen = rows[numbers]
+            return chosen.drop("row"), taken.frames.take(chosen["row"].to_numpy())
+
+        order = rows[split.test].with_columns(place=pl.Series(split.test)).sort("clip", "frame", "sample")["place"].to_numpy()
+        test, test_frames = part(order)
+        hidden = [name for name in test.columns if name in LABELS or name in task.info.targets or (name.startswith("au") and name[2:].isdigit())]
+        targets = test.select("sample", *task.info.targets)
+        while len(_benches) >= 4:  # a reused actor sees many folds; what is mapped is cheap, labels and tensors are not
+            _benches.pop(next(iter(_benches)))
+        _benches[key] = Bench(task, taken, Data(*part(split.train)), Data(*part(split.validation)), Data(test.drop(hidden), test_frames), targets, proof)
+    return _benches[key]
+
+
+def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train | None = None) -> Outcome:
+    """Do one job; what the store already holds is not done again.
+
+    Args:
+        job: The fit and its evaluations.
+        store: Where everything is written.
+        report: Called with progress now and then.
+        train: Trains one fit and writes it to the store; ``train_here`` unless several workers do it.
+
+    Returns:
+        What became of it. A fit that cannot go on is remembered in the store as a failure, and is no error here.
+    """
+    outcome = Outcome()
+    wanted = sum(len(evaluations) for _, _, evaluations in job.entries)
+    with store.lock(job.name):
+        try:
+            for spec in job.stages:
+                if store.fit(spec.fit) is None:
+                    (train or train_here)(job, spec, store)
+        except (FitError, RequestError) as error:
+            store.fail(job.name, _failure(job, error))
+            return Outcome(failed=max(wanted, 1))
+        store.forget_failure(job.name)
+        mirror = tracking.resume(job, store)
+        done = store.done()
+        for baseline, arm, evaluations in job.entries:
+            pending = [(evaluation, setting) for evaluation, setting in evaluations if evaluation not in done]
+            if not pending:
+                continue
+            bench = lay_out(job)
+            ready = Ready(job, bench, baseline, store)
+            for evaluation, setting in pending:
+                try:
+                    record = ready.evaluate(evaluation, arm, setting)
+                except Exception as error:  # a baseline is anybody's code: one bad evaluation stops no other
+                    store.fail(evaluation, _failure(job, error) | {"arm": arm, "setting": setting, "log": traceback.format_exc()[-4000:]})
+                    outcome.failed += 1
+                else:
+                    store.forget_failure(evaluation)
+                    mirror.evaluation(record)
+                    outcome.made += 1
+                report({"evaluations": float(outcome.made + outcome.failed)})
+        mirror.finish()
+    return outcome
+
+
+def train_here(job: Job, spec: StageSpec, store: Store, context: training.Context | None = None) -> None:
+    """Train one stage in this process (of a group, where ``context`` says so) and write the fit to the store."""
+    bench = lay_out(job)
+    stage = _stage(spec, bench, _previous(job, spec, bench, store))
+    folder = store.fit_folder(spec.fit)
+    mirror = tracking.start(job, spec, store)
+    context = context or training.Local(folder / "checkpoint", on_report=mirror.epoch)
+    fitted = training.fit(
+        stage,
+        bench.train,
+        bench.validation,
+        targets=bench.task.info.targets,
+        classes=bench.task.classes,
+        trainer=spec.trainer,
+        weighting=instantiate(spec.weighting) if spec.weighting else None,
+        seed=spec.seed,
+        context=context,
+        previous=_previous(job, spec, bench, store),
+    )
+    if context.rank != 0:
+        return
+    training.save_weights(fitted.state, folder / "weights.safetensors")
+    write_atomically(folder / "history.json", json.dumps(fitted.history, indent=1).encode())
+    store.finish_fit(
+        spec.fit,
+        {
+            "fit": spec.fit,
+            "stage": spec.name,
+            "config": spec.config,
+            "weighting": spec.weighting,
+            "trainer": spec.trainer,
+            "previous": job.stages[job.stages.index(spec) - 1].fit if job.stages.index(spec) else None,
+            "task": bench.task.info.name,
+            "data": bench.snapshot.fingerprint,
+            "fold": job.fold,
+            "seed": spec.seed,
+            "guard": bench.proof,
+            "selection": spec.trainer["selection"],
+            "selected_epoch": fitted.selected_epoch,
+            "epochs": fitted.epochs,
+            "steps": fitted.steps,
+            "seconds": fitted.seconds,
+            "peak_memory": fitted.peak_memory,
+            "world_size": context.world,
+            "weights": identity.address_of_file(folder / "weights.safetensors"),
+            "sources": provenance.sources(spec.config["_target_"]),
+            "environment": provenance.environment(),
+            "written": _now(),
+        },
+    )
+
+
+class Ready:
+    """A fitted baseline on one split, ready to answer any number of settings from embeddings made once."""
+
+    def __init__(self, job: Job, bench: Bench, baseline: Config, store: Store) -> None:
+        self.job, self.bench, self.store, self.config = job, bench, store, baseline
+        self.device = torch.device("cuda" if torch.cuda.is_available() and job.resources.get("gpus", 0) else "cpu")
+        torch.set_num_threads(max(1, int(job.resources.get("cpus", 1))))
+        torch.manual_seed(job.seed)
+        arguments = {key: value for key, value in baseline.items() if key not in plan.BASELINE_FACTS}
+        self.baseline: Baseline = instantiate(arguments)
+        self.stages: list[tuple[Stage, torch.nn.Module]] = []
+        for spec in job.stages:
+            self.stages.append(_fitted(spec, bench, _previous(job, spec, bench, store), store, self.device))
+        self.fits = [known for spec in job.stages if (known := store.fit(spec.fit)) is not None]
+        self._embeddings: dict[str, np.ndarray] = {}
+        self._thumbnails: np.ndarray | None = None
+
+    def encode(self, data: Data, part: str) -> np.ndarray:
+        """``(n, d)`` float32, made once a fit and part: kept in memory, and on disk for later runs."""
+        if part not in self._embeddings:
+            learned = [(spec.fit, *fitted) for spec, fitted in zip(self.job.stages, self.stages, strict=True) if not fitted[0].on_embeddings]
+            if learned:
+                fit, stage, module = learned[-1]
+                self._embeddings[part] = embeddings(self.store, fit, stage, module, data, part, self.device)
+            else:
+                self._embeddings[part] = training.embed(self.baseline.encode, data.frames, device=self.device)
+        return self._embeddings[part]
+
+    def thumbnails(self) -> np.ndarray:
+        if self._thumbnails is None:
+            self._thumbnails = frame_cache.thumbnails(self.bench.test.frames)
+        return self._thumbnails
+
+    def predict(self, setting: Setting) -> pl.DataFrame:
+        """The predictions frame of one setting, targets beside what was predicted."""
+        bench = self.bench
+        test = bench.test.samples.select("sample", "clip", "subject", "frame")
+        thumbnails = self.thumbnails() if setting.get("support", {}).get("selection") == "kmeans" else np.zeros((test.height, 0), np.float32)
+        support = bench.task.support(test, setting, thumbnails)
+        labels = {t: bench.targets[t].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for t in bench.task.info.targets if t != "expression"}
+        query = Query(
+            test=bench.test,
+            support=support,
+            labels=labels,
+            setting=setting,
+            targets=bench.task.info.targets,
+            classes=bench.task.classes,
+            train=bench.train,
+            modules=tuple(module for _, module in self.stages),
+            device=self.device,
+            encoder=self.encode,
+        )
+        with torch.inference_mode():
+            predicted = self.baseline.predict(query)
+        columns = [*bench.targets.drop("sample").iter_columns(), *_columns(predicted, bench.task, test.height)]
+        return test.with_columns(support=pl.Series(support)).hstack(columns)
+
+    def evaluate(self, evaluation: str, arm: str, setting: Setting) -> dict[str, Any]:
+        """Predict, score and write one evaluation: predictions first, then the record that names them."""
+        started = time.perf_counter()
+        predictions = self.predict(setting)
+        score = self.bench.task.score(predictions)
+        if not self.bench.task.scores_support:
+            splits.guard_support(predictions, score.units)
+        path, sha256 = self.store.write_predictions(evaluation, predictions)
+        fit_seconds = sum(known["seconds"] for known in self.fits)
+        seconds = time.perf_counter() - started
+        gpus = float(self.job.resources.get("gpus", 0)) * int(self.job.resources.get("workers", 1))
+        targets = [self.job.task["_target_"], self.config["_target_"], *(spec.config["_target_"] for spec in self.job.stages)]
+        info = self.bench.task.info
+        record = {
+            "evaluation": evaluation,
+            "fit": self.job.name,
+            "task": info.name,
+            "task_version": info.version,
+            "protocol": info.protocol,
+            "dataset": info.dataset,
+            "synthetic": self.bench.snapshot.synthetic,
+            "data": self.bench.snapshot.fingerprint,
+            "primary": info.primary,
+            "baseline": self.config["name"],
+            "baseline_version": self.config["version"],
+            "arm": arm,
+            "control": bool(self.config.get("control")),
+            "fold": self.job.fold,
+            "seed": self.job.seed,
+            "setting": identity.canonical(setting),
+            **scored(score.metrics, info.primary),
+            "labels_used": int(predictions["support"].sum()),
+            "n_samples": predictions.height,
+            "n_clips": predictions["clip"].n_unique(),
+            "n_subjects": predictions["subject"].n_unique(),
+            "selection": self.fits[-1]["selection"] if self.fits else "none",
+            "seconds": seconds,
+            "fit_seconds": fit_seconds,
+            "gpu_seconds": gpus * (seconds + fit_seconds),
+            "peak_memory": max([known["peak_memory"] for known in self.fits], default=0),
+            "predictions": path,
+            "sha256": sha256,
+            "provenance": self.store.put(
+                {
+                    "environment": provenance.environment(),
+                    "sources": provenance.sources(*targets),
+                    "guard": self.bench.proof,
+                    "problems": self.bench.snapshot.problem_counts(),
+                    "fits": [known["fit"] for known in self.fits],
+                    "world_size": [known["world_size"] for known in self.fits],
+                    "versions": {"task": info.version, "baseline": self.config["version"]},
+                    "baseline": self.config,
+                    "task": {key: value for key, value in self.job.task.items() if key != "root"},
+                }
+            ),
+            "written": _now(),
+        }
+        self.store.write_record(record, score.units)
+        return record
+
+
+def scored(metrics: Mapping[str, float], primary: str) -> dict[str, Any]:
+    """The ``score`` and ``metrics`` fields of a record; what is undefined is null."""
+    finite = {name: (float(value) if math.isfinite(value) else None) for name, value in metrics.items()}
+    return {"score": finite[primary], "metrics": identity.canonical(finite)}
+
+
+def embeddings(store: Store, fit: str, stage: Stage, module: torch.nn.Module, data: Data, part: str, device: torch.device) -> np.ndarray:
+    """Embeddings of one part by one fit, from disk where they are already there."""
+    rows = identity.address([part, data.samples.height, identity.address_of_frame(data.samples.select("sample"))])
+    path = store.fit_folder(fit) / f"embeddings-{rows}.npy"
+    try:
+        found: np.ndarray = np.load(path, allow_pickle=False)
+        if len(found) == data.samples.height:
+            return found
+    except (OSError, ValueError):
+        pass
+    made = training.embed(lambda frames: stage.encode(module, frames), data.frames, device=device)
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, made, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+    return made
+
+
+def _stage(spec: StageSpec, bench: Bench, previous: Previous | None) -> Stage:
+    stage: Stage = instantiate({key: value for key, value in spec.config.items() if key != "version"})
+    stage.setup(bench.train, bench.validation, bench.task.info.targets, bench.task.classes, previous)
+    return stage
+
+
+def _fitted(spec: StageSpec, bench: Bench, previous: Previous | None, store: Store, device: torch.device) -> tuple[Stage, torch.nn.Module]:
+    stage = _stage(spec, bench, previous)
+    state = training.load_weights(store.fit_folder(spec.fit) / "weights.safetensors")
+    return stage, training.load(stage, state).to(device)
+
+
+def _previous(job: Job, spec: StageSpec, bench: Bench, store: Store) -> Previous | None:
+    place = job.stages.index(spec)
+    if place == 0:
+        return None
+    before = job.stages[place - 1]
+    device = torch.device("cuda" if torch.cuda.is_available() and job.resources.get("gpus", 0) else "cpu")
+    stage, module = _fitted(before, bench, _previous(job, before, bench, store), store, device)
+    return Previous(
+        stage,
+        module,
+        embeddings(store, before.fit, stage, module, bench.train, "train", device),
+        embeddings(store, before.fit, stage, module, bench.validation, "validation", device),
+    )
+
+
+def _columns(predicted: Mapping[str, np.ndarray], task: Task, n: int) -> list[pl.Series]:
+    """What a baseline returned as columns of the predictions frame, refused where it is not finite or not one a sample."""
+    columns = []
+    for target in task.info.targets:
+        if target not in predicted:
+            raise RequestError(f"no prediction of {target}", where="predict", remedy=f"return {', '.join(task.info.targets)}")
+        values = np.asarray(predicted[target], dtype=np.float64)
+        shape = (n, len(task.classes)) if target == "expression" else (n,)
+        if values.shape != shape:
+            raise RequestError(f"predictions of {target} have shape {values.shape}", where="predict", remedy=f"return {shape}")
+        if not np.isfinite(values).all():
+            raise RequestError(f"{int((~np.isfinite(values)).sum())} predictions of {target} are not finite", where="predict")
+        if target == "expression":
+            columns.append(pl.Series("expression_pred", [task.classes[place] for place in values.argmax(1)], dtype=pl.String))
+            columns += [pl.Series(f"expression_p_{name}", values[:, place]) for place, name in enumerate(task.classes)]
+        else:
+            columns.append(pl.Series(f"{target}_pred", values))
+    return columns
+
+
+def _failure(job: Job, error: BaseException) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "arms": sorted({arm for _, arm, _ in job.entries}),
+        "fold": job.fold,
+        "seed": job.seed,
+        "error": f"{type(error).__name__}: {error}" if not isinstance(error, (FitError, RequestError)) else str(error),
+        "written": _now(),
+        "process": os.getpid(),
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

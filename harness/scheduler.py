@@ -1,0 +1,235 @@
+"""Pending fits → Ray Tune → records. Tune places, retries and reuses processes; what is done is asked of the store alone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import cluster
+from harness.config import Config
+from harness.errors import FitError, RequestError
+from harness.plan import Job, StageSpec
+from harness.store import Store
+
+Progress = Callable[[int, int, str], None]
+"""Called with fits done, evaluations done, and what just ended."""
+
+
+@dataclass
+class _Queue:
+    """Jobs in an order that respects what each needs."""
+
+    waiting: dict[str, Job]
+    store: Store
+    handed: dict[str, str] = field(default_factory=dict)
+    """Trial → job."""
+    over: set[str] = field(default_factory=set)
+
+    def next(self) -> Job | None:
+        """A job that can start now; None where all wait for others."""
+        for name, job in self.waiting.items():
+            if job.needs is None or job.needs in self.over or job.needs not in {**self.waiting, **dict.fromkeys(self.handed.values())}:
+                return self.waiting.pop(name)
+        return None
+
+
+def run(jobs: Mapping[str, Job], store: Store, clusters: Config, *, progress: Progress, python_path: list[str]) -> None:
+    """Run jobs until each is done or has failed. Ctrl-C stops what runs and keeps what is finished.
+
+    Args:
+        jobs: What to do; evaluations the store holds are skipped by the workers.
+        store: Shared by all workers.
+        clusters: The config group ``cluster``.
+        progress: Told what ends.
+        python_path: Where a user's own code is imported from.
+    """
+    with cluster.running(clusters, nested=any(map(_grouped, jobs.values())), python_path=python_path) as available, _quiet():
+        _check(jobs, available)
+        _tune(dict(jobs), store, available, progress)
+
+
+def _check(jobs: Mapping[str, Job], available: Mapping[str, float]) -> None:
+    for job in jobs.values():
+        for kind, key in (("CPU", "cpus"), ("GPU", "gpus")):
+            need, have = job.resources[key] * job.resources["workers"], available.get(kind, 0.0)
+            if need > have:
+                raise RequestError(
+                    f"a fit needs {need:g} {kind}, the cluster has {have:g}",
+                    where=f"trainer.resources.{key} × workers",
+                    remedy=f"at most {have:g} in all",
+                )
+
+
+def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], progress: Progress) -> None:
+    from ray import tune
+    from ray.tune.search import Searcher
+
+    queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -_weight(item[1]))), store)
+
+    class Pending(Searcher):  # type: ignore[misc]
+        """Hands out jobs; one that needs an unfinished fit waits."""
+
+        def __init__(self) -> None:
+            super().__init__(metric=None, mode=None)
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+            if not queue.waiting:
+                return str(Searcher.FINISHED)
+            job = queue.next()
+            if job is None:
+                return None
+            queue.handed[trial_id] = job.name
+            return {"job": job.name}
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            queue.over.add(queue.handed.pop(trial_id))
+
+        def save(self, checkpoint_path: str) -> None:
+            """Nothing: the store says what is done."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Nothing: the store says what is done."""
+
+    class Watch(tune.Callback):  # type: ignore[misc]
+        """Counts what ends, and remembers what Tune gave up on."""
+
+        def __init__(self) -> None:
+            self.fits, self.evaluations, self.running = 0, 0, {}
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+            self.running[trial.trial_id] = max(int(result.get("evaluations", 0)), self.running.get(trial.trial_id, 0))
+            progress(self.fits, sum(self.running.values()), "")
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            self.fits += bool(jobs[trial.config["job"]].stages)
+            progress(self.fits, sum(self.running.values()), trial.config["job"])
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            job = jobs[trial.config["job"]]
+            log = Path(trial.error_file).read_text(errors="replace")[-4000:] if trial.error_file and Path(trial.error_file).is_file() else ""
+            last = next((line for line in reversed(log.splitlines()) if line.strip()), "the worker died")
+            arms = sorted({arm for _, arm, _ in job.entries})
+            store.fail(job.name, {"job": job.name, "arms": arms, "fold": job.fold, "seed": job.seed, "error": last.strip(), "log": log})
+            progress(self.fits, sum(self.running.values()), job.name)
+
+    at_once = min(_at_once(job.resources, available) for job in jobs.values())
+    scratch = Path(tempfile.mkdtemp(prefix="harness-tune-"))
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_trial, jobs=jobs, store=str(store.root)), lambda config: _share(jobs[config["job"]])),
+            tune_config=tune.TuneConfig(search_alg=Pending(), num_samples=len(jobs), max_concurrent_trials=at_once, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(scratch),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=max(int(job.resources["retries"]) for job in jobs.values())),
+                callbacks=[Watch()],
+            ),
+        )
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _share(job: Job) -> Any:
+    """What a trial itself occupies. One that drives a group asks for a little memory, because a trial must ask for something."""
+    from ray import tune
+
+    alone = {"CPU": float(job.resources["cpus"]), "GPU": float(job.resources["gpus"])}
+    return tune.PlacementGroupFactory([{"memory": float(2**20)} if _grouped(job) else {kind: amount for kind, amount in alone.items() if amount}])
+
+
+def _grouped(job: Job) -> bool:
+    return bool(job.stages) and int(job.resources["workers"]) > 1
+
+
+def _at_once(resources: Config, available: Mapping[str, float]) -> int:
+    need = {"CPU": resources["cpus"] * resources["workers"], "GPU": resources["gpus"] * resources["workers"]}
+    return max(1, min(int(available.get(kind, 0) // amount) for kind, amount in need.items() if amount))
+
+
+def _weight(job: Job) -> int:
+    """Long jobs first: those that train, then those with many evaluations."""
+    return 10**6 * len(job.stages[:1]) + sum(len(evaluations) for _, _, evaluations in job.entries)
+
+
+def _trial(config: dict[str, str], *, jobs: Mapping[str, Job], store: str) -> None:
+    """One Tune trial, in a process that has done others before it."""
+    from ray import tune
+
+    from harness import evaluation
+
+    job = jobs[config["job"]]
+    train = _train_in_group if _grouped(job) else None
+    outcome = evaluation.run(job, Store(Path(store)), report=lambda metrics: tune.report(metrics), train=train)
+    tune.report({"evaluations": float(outcome.made + outcome.failed), "failed": float(outcome.failed)})
+
+
+def _train_in_group(job: Job, spec: StageSpec, store: Store) -> None:
+    """Train one stage on a Ray Train group of DeepSpeed workers, and wait for it.
+
+    Raises:
+        FitError: The fit cannot go on, as one worker said.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = spec.trainer["resources"]
+    gpus = float(resources["gpus"])
+    per_worker = {"CPU": resources["cpus"], **({"GPU": gpus} if gpus else {})}
+    scratch = store.root.parent / "ray" / spec.fit
+    stopped = store.fit_folder(spec.fit) / "stopped.txt"
+    stopped.unlink(missing_ok=True)
+    try:
+        TorchTrainer(
+            _worker,
+            train_loop_config={"job": job, "spec": spec, "store": str(store.root)},
+            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            scaling_config=ScalingConfig(num_workers=int(resources["workers"]), use_gpu=bool(gpus), resources_per_worker=per_worker),
+            run_config=RunConfig(
+                name=spec.fit,
+                storage_path=str(scratch),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+                failure_config=FailureConfig(max_failures=int(resources["retries"]), controller_failure_limit=3),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if stopped.is_file():
+        raise FitError(stopped.read_text(encoding="utf-8"))
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One worker of a group: the same training as alone, with the group's rank and world."""
+    import ray.train
+
+    from harness import evaluation, training
+    from harness.store import write_atomically
+
+    job, spec, store = config["job"], config["spec"], Store(Path(config["store"]))
+    context = training.Local(
+        store.fit_folder(spec.fit) / "checkpoint",
+        rank=ray.train.get_context().get_world_rank(),
+        world=ray.train.get_context().get_world_size(),
+        on_report=ray.train.report,
+    )
+    try:
+        evaluation.train_here(job, spec, store, context)
+    except (FitError, RequestError) as error:  # trying again would not help, so Ray Train is not told of an error
+        if context.rank == 0:
+            write_atomically(store.fit_folder(spec.fit) / "stopped.txt", str(error).encode())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray's own progress tables and warnings off the terminal; errors are told by the store."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray.tune", "ray.train", "ray._private"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    yield

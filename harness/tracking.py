@@ -1,0 +1,130 @@
+"""W&B as a mirror: one run a fit, grouped by sweep. Offline unless told otherwise; nothing is ever read back from it.
+
+A tracker that cannot write costs a line in the log, never a fit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config
+from harness.plan import Job, StageSpec
+from harness.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Mirror:
+    """One W&B run, or none."""
+
+    def __init__(self, run: Any | None) -> None:
+        self._run = run
+
+    def epoch(self, metrics: Mapping[str, float]) -> None:
+        """Losses by name and whatever else an epoch reported."""
+        self._try(lambda run: run.log(dict(metrics)))
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """The metrics of one evaluation, under its arm and setting."""
+        metrics = json.loads(record["metrics"])
+        where = f"{record['arm']} {record['setting']}"
+        self._try(lambda run: run.summary.update({f"{where}/{name}": value for name, value in metrics.items() if value is not None}))
+
+    def table(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """A table as an artifact of the run."""
+
+        def log(run: Any) -> None:
+            import wandb
+
+            columns = list(rows[0]) if rows else []
+            table = wandb.Table(columns=columns, data=[[row[column] for column in columns] for row in rows])
+            artifact = wandb.Artifact(name, type="leaderboard")
+            artifact.add(table, "leaderboard")
+            run.log_artifact(artifact)
+            run.log({name: table})
+
+        self._try(log)
+
+    def finish(self) -> None:
+        self._try(lambda run: run.finish(quiet=True))
+        self._run = None
+
+    def _try(self, action: Callable[[Any], object]) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # a mirror that breaks must not break what it mirrors
+            logger.warning("W&B: %s; this run is no longer mirrored", error)
+            self._run = None
+
+
+def open_run(tracker: Config, output: Path, *, name: str, group: str, kind: str, config: Mapping[str, Any], identity: str | None = None) -> Mirror:
+    """A W&B run under ``OUTPUT/wandb``, or an empty mirror where the tracker is disabled or cannot start."""
+    if tracker["mode"] == "disabled":
+        return Mirror(None)
+    try:
+        for variable, folder in {"WANDB_DIR": "", "WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_CONFIG_DIR": "config"}.items():
+            path = output / "wandb" / folder if folder else output
+            path.mkdir(parents=True, exist_ok=True)
+            os.environ.setdefault(variable, str(path))
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        run = wandb.init(
+            mode=tracker["mode"],
+            project=tracker["project"],
+            entity=tracker["entity"],
+            dir=str(output),
+            id=identity,
+            resume="allow" if identity and tracker["mode"] == "online" else None,
+            name=name,
+            group=group,
+            job_type=kind,
+            config=dict(config),
+            reinit="finish_previous",
+            settings=wandb.Settings(
+                console="off", x_disable_stats=True, x_disable_meta=True, save_code=False, disable_git=True, disable_code=True, silent=True
+            ),
+        )
+    except Exception as error:  # no tracker is no reason not to train
+        logger.warning("W&B: %s; going on without it", error)
+        return Mirror(None)
+    return Mirror(run)
+
+
+def start(job: Job, spec: StageSpec, store: Store) -> Mirror:
+    """The run of a fit about to train."""
+    config = {"stage": spec.config, "trainer": spec.trainer, "weighting": spec.weighting, "fold": job.fold, "seed": job.seed, "fit": spec.fit}
+    return open_run(
+        job.tracker,
+        store.root.parent,
+        name=f"{spec.name}-{spec.fit[:8]}",
+        group=job.tracker.get("group", "run"),
+        kind="fit",
+        config=config,
+        identity=spec.fit,
+    )
+
+
+def resume(job: Job, store: Store) -> Mirror:
+    """The run its evaluations are written to: that of the fit just trained goes on; a control gets its own."""
+    import sys
+
+    wandb = sys.modules.get("wandb")
+    current = wandb.run if wandb is not None and job.tracker["mode"] != "disabled" else None
+    if current is not None and current.id == job.name:
+        return Mirror(current)
+    return open_run(
+        job.tracker,
+        store.root.parent,
+        name=f"evaluate-{job.name[:8]}",
+        group=job.tracker.get("group", "run"),
+        kind="evaluation",
+        config={"fit": job.name, "fold": job.fold, "seed": job.seed, "arms": sorted({arm for _, arm, _ in job.entries})},
+    )
