@@ -6,7 +6,6 @@ by the ``_target_`` of their config.
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
+from harness.rescoring import now, scored
 from harness.store import Store, write_atomically
 from harness.task import Setting, Task
 
@@ -181,7 +181,7 @@ def train_here(job: Job, spec: StageSpec, store: Store, context: training.Contex
             "weights": identity.address_of_file(folder / "weights.safetensors"),
             "sources": provenance.sources(spec.config["_target_"]),
             "environment": provenance.environment(),
-            "written": _now(),
+            "written": now(),
         },
     )
 
@@ -298,16 +298,10 @@ class Ready:
                     "task": {key: value for key, value in self.job.task.items() if key != "root"},
                 }
             ),
-            "written": _now(),
+            "written": now(),
         }
         self.store.write_record(record, score.units)
         return record
-
-
-def scored(metrics: Mapping[str, float], primary: str) -> dict[str, Any]:
-    """The ``score`` and ``metrics`` fields of a record; what is undefined is null."""
-    finite = {name: (float(value) if math.isfinite(value) else None) for name, value in metrics.items()}
-    return {"score": finite[primary], "metrics": identity.canonical(finite)}
 
 
 def embeddings(store: Store, fit: str, stage: Stage, module: torch.nn.Module, data: Data, part: str, device: torch.device) -> np.ndarray:
@@ -383,10 +377,6 @@ def _failure(job: Job, error: BaseException) -> dict[str, Any]:
         "fold": job.fold,
         "seed": job.seed,
         "error": f"{type(error).__name__}: {error}" if not isinstance(error, (FitError, RequestError)) else str(error),
-        "written": _now(),
+        "written": now(),
         "process": os.getpid(),
     }
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

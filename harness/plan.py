@@ -22,7 +22,7 @@ from harness.config import Config
 from harness.errors import RequestError, did_you_mean
 from harness.snapshot import Snapshot
 from harness.store import Store
-from harness.task import Setting, Split, Task
+from harness.task import Setting, Split, Task, TaskInfo
 
 SWEEP_KEYS = ("question", "base", "arms", "axes", "scale", "scales", "report")
 BASELINE_FACTS = ("name", "version", "control", "reads", "min_support", "seeded", "targets", "reconstruction", "stages")
@@ -161,7 +161,7 @@ class Plan:
         rows: Columns of :data:`PLAN`; an evaluation stands once.
         jobs: By name.
         snapshots: Task config (canonical) → data.
-        proofs: ``splits.guard``'s proof by job.
+        tasks: The same → the task.
     """
 
     sweep: Sweep
@@ -278,17 +278,12 @@ def _add(
         stages.append(StageSpec(fit, name, own, trainer, stage.get("weighting"), seed))
     arguments = {key: value for key, value in baseline.items() if key not in BASELINE_FACTS}
     last = stages[-1].fit if stages else identity.address(inputs)
-    entry = {
-        "fit": last,
-        "baseline": [baseline["name"], baseline["version"], arguments],
-        "task": [task.info.name, task.info.version, task.info.protocol],
-    }
-    prefix = identity.canonical(entry)
+    entered = [baseline["name"], baseline["version"], arguments]
     evaluations: list[tuple[str, Setting]] = []
     for evaluate in settings:
         setting = {key: value for key, value in task.setting(evaluate).items() if key == "support" or key in (baseline.get("reads") or ())}
         text = identity.canonical(setting)
-        evaluation = identity.address([prefix, text])
+        evaluation = evaluation_identity(last, entered, task.info, setting)
         if evaluation in seen:
             continue
         seen.add(evaluation)
@@ -301,6 +296,11 @@ def _add(
     job = _job(plan, stages, one, seed, snapshot, last)
     if evaluations:
         job.entries.append((baseline, arm, evaluations))
+
+
+def evaluation_identity(fit: str, entered: Sequence[Any], info: TaskInfo, setting: Setting) -> str:
+    """The address of an evaluation: a fit (or a control's inputs), what predicts from it, what is measured, and the setting."""
+    return identity.address([fit, entered, [info.name, info.version, info.protocol], setting])
 
 
 def _job(plan: Plan, stages: Sequence[StageSpec], one: Config, seed: int, snapshot: Snapshot, name: str | None = None) -> Job:

@@ -1,0 +1,77 @@
+"""The command line: one short file a verb, imported only when that verb runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from harness.errors import FitError, RequestError, did_you_mean
+
+VERBS = {
+    "sweep": "Plan a named sweep, run what is missing, print the table.",
+    "run": "A sweep of one: the defaults with your overrides.",
+    "status": "Done, running, pending, failed (why) and stale evaluations.",
+    "leaderboard": "The ranked table of a task, with uncertainty.",
+    "rescore": "New scores from stored predictions; no model is run.",
+    "data": "check, synth or cache a dataset on disk.",
+    "list": "tasks, baselines, sweeps, datasets, fits or evaluations.",
+}
+"""Every verb with its short help, so that ``--help`` imports none of them."""
+
+
+class _Verbs(TyperGroup):
+    """Loads a verb when it is called."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return list(VERBS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        if cmd_name not in VERBS:
+            raise RequestError(f"no verb is called {cmd_name!r}", where="harness", remedy=did_you_mean(cmd_name, VERBS))
+        return typer.main.get_command(importlib.import_module(f"harness.cli.{cmd_name}_").app)
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+app = typer.Typer(cls=_Verbs, add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.callback(epilog="--debug with any verb adds the traceback of an error. KEY=VALUE is a Hydra override.")
+def harness() -> None:
+    """A distributed benchmark harness for facial-affect models."""
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 done, 1 something failed and the table says what, 2 the request was wrong."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        status = app(arguments or ["--help"], prog_name="harness", standalone_mode=False)
+    except RequestError as error:
+        status = _say(error, 2, debug)
+    except FitError as error:
+        status = _say(error, 1, debug)
+    except typer.TyperException as error:
+        status = _say(Exception(getattr(error, "format_message", lambda: str(error))()), 2, debug)
+    except KeyboardInterrupt:
+        status = _say(Exception("stopped; everything finished is kept"), 130, debug)
+    except BrokenPipeError:  # `harness list … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(error: Exception, status: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(sys.exception() or error)
+    print(f"error: {error}", file=sys.stderr)
+    return status

@@ -1,0 +1,116 @@
+"""``harness data``: verify a dataset on disk, write a synthetic one, fill the frame cache ahead of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness import config
+from harness.cli.options import ConfigDir, Format, Output, check_format, emit, say, show
+from harness.errors import RequestError, did_you_mean
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Verify a dataset on disk, write a synthetic one, fill the frame cache.")
+
+Dataset = Annotated[str, typer.Argument(help="A layout; see `harness list datasets`.")]
+Root = Annotated[Path, typer.Argument(help="Its folder.")]
+
+
+def _dataset(name: str, extra: list[Path] | None) -> dict[str, Any]:
+    import yaml
+
+    for folder in config.config_dirs(extra or ()):
+        if (file := folder / "dataset" / f"{name}.yaml").is_file():
+            known: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+            return known
+    raise RequestError(f"no dataset is called {name!r}", where="harness data", remedy=did_you_mean(name, config.available("dataset", extra or ())))
+
+
+@app.command()
+def check(
+    dataset: Dataset,
+    root: Root,
+    images: Annotated[bool, typer.Option("--images", help="Open every image too.")] = False,
+    examples: Annotated[int, typer.Option(help="Problems shown of each kind.")] = 3,
+    config_dir: ConfigDir = None,
+    format: Format = "table",
+    output: Output = None,
+) -> None:
+    """Read the labels and say what is there and what is wrong: counts, published counts beside them, problems by kind."""
+    import json
+
+    from harness import checking
+    from harness.sweep import progress_bar
+
+    check_format(format)
+    known = _dataset(dataset, config_dir)
+    config.use(config_dir or [])
+    reading = config.instantiate(known["read"], root=_folder(root))
+    if images:
+        with progress_bar("images", say) as advance:
+            reading = checking.with_images(reading, lambda done, total: advance(done, total, ""))
+    report = checking.report(reading, known.get("published") or {}, examples=examples)
+    if format == "json":
+        emit(json.dumps(report, indent=1, ensure_ascii=False), output)
+        return
+    counts, problems = checking.tables(report)
+    show(counts, format=format, output=output, title=f"{known['title']} at {root}")
+    if problems.height:
+        show(problems, format=format, output=None, title="Problems")
+    elif format == "table":
+        say("no problems")
+
+
+@app.command()
+def synth(
+    dataset: Dataset,
+    root: Root,
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the writer: seed=1, subjects=20 …")] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Write a synthetic copy of a layout, with the quirks of the real one."""
+    import yaml
+
+    known = _dataset(dataset, config_dir)
+    arguments = dict(known["synth"])
+    for item in settings or []:
+        key, equals, value = item.partition("=")
+        if not equals or key not in arguments:
+            raise RequestError(f"no such argument: {item}", where="harness data synth", remedy=did_you_mean(key, set(arguments) - {"_target_"}))
+        arguments[key] = yaml.safe_load(value)
+    config.instantiate(arguments, root=root)
+    say(f"a synthetic {known['title']} is in {root}")
+
+
+@app.command()
+def cache(
+    dataset: Dataset,
+    root: Root,
+    task: Annotated[str | None, typer.Option(help="The task whose frames are wanted; the first on this dataset by default.", show_default=False)] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, such as output_dir=… or task.frames.size=64.")] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Decode, crop and resize every image once, as a task's sweep would."""
+    from harness import snapshot
+    from harness.sweep import progress_bar
+
+    extra = config_dir or []
+    config.use(extra)
+    _dataset(dataset, extra)
+    tasks = [task] if task else list(config.available("task", extra))
+    for name in tasks:
+        composed = config.compose([f"task={name}", f"task.root={_folder(root)}", *(overrides or [])], extra)
+        if composed["task"]["dataset"]["name"] == dataset:
+            break
+    else:
+        raise RequestError(f"no task reads {dataset}", where=f"--task {task}" if task else "configs/task", remedy="see `harness list tasks`")
+    with progress_bar("reading frames", say) as advance:
+        taken = snapshot.take(composed["task"], Path(composed["output_dir"]).resolve() / "cache", lambda done, total: advance(done, total, ""))
+    say(f"{len(taken.frames)} frames of {name} are in the cache; {taken.problems.height} problems (see `harness data check`)")
+
+
+def _folder(root: Path) -> Path:
+    if not root.is_dir():
+        raise RequestError(f"no such folder: {root}", where="ROOT", remedy="give the folder of the dataset")
+    return root.resolve()

@@ -1,0 +1,45 @@
+"""``harness list``: names and one line each; of the store, what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness import config
+from harness.cli.options import ConfigDir, Format, Output, show, show_rows
+from harness.errors import RequestError, did_you_mean
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+GROUPS = {"tasks": "task", "baselines": "baseline", "sweeps": "sweep", "datasets": "dataset"}
+KINDS = (*GROUPS, "fits", "evaluations")
+
+
+@app.command()
+def list_(
+    kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
+    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    config_dir: ConfigDir = None,
+    format: Format = "table",
+    output: Output = None,
+) -> None:
+    """List tasks, baselines, sweeps, datasets, fits or evaluations (with the path of their predictions)."""
+    if kind in GROUPS:
+        found = config.available(GROUPS[kind], config_dir or ())
+        rows: list[dict[str, Any]] = [{"name": name, "description": text} for name, text in found.items()]
+        show_rows(rows, format=format, output=output)
+        return
+    if kind not in KINDS:
+        raise RequestError(f"nothing is called {kind!r}", where="harness list", remedy=did_you_mean(kind, KINDS))
+    from harness.store import Store
+
+    store = Store(output_dir / "store")
+    if kind == "fits":
+        facts = ("fit", "stage", "task", "fold", "seed", "epochs", "selection", "seconds", "world_size", "written")
+        rows = [{name: known.get(name) for name in facts} for known in store.fits()]
+        show_rows(rows, format=format, output=output)
+        return
+    records = store.records()
+    shown = ("evaluation", "task", "arm", "fold", "seed", "setting", "score", "predictions")
+    show(records.select(shown), format=format, output=output)

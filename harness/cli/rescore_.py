@@ -1,0 +1,42 @@
+"""``harness rescore``: new scores from stored predictions, without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import ConfigDir, say
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def rescore(
+    task: Annotated[str | None, typer.Argument(help="One task; all by default.", show_default=False)] = None,
+    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    config_dir: ConfigDir = None,
+) -> int:
+    """Score stored predictions again with the task as its YAML and its code are now.
+
+    Records of another version or protocol of the task stay; the new ones stand beside them.
+    """
+    from harness import config
+    from harness.rescoring import rescore_task
+    from harness.store import Store
+
+    extra = config_dir or []
+    config.use(extra)
+    store = Store(output_dir / "store")
+    names = [task] if task else sorted(set(store.records()["task"]))
+    failed = 0
+    for name in names:
+        node = config.compose([f"task={name}"], extra)["task"]
+        done, changed, problems = rescore_task(node, store)
+        say(f"{name}: {done} evaluations scored again, {changed} scores changed")
+        for problem in problems:
+            say(f"error: {problem}")
+        failed += len(problems)
+    store.pack()
+    return 1 if failed else 0

@@ -1,0 +1,24 @@
+"""``harness run``: a sweep of one evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.experiment import carry_out
+from harness.cli.options import ConfigDir, Format, Output, Overrides
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def run(
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what it would cost; run nothing.")] = False,
+    config_dir: ConfigDir = None,
+    format: Format = "table",
+    output: Output = None,
+) -> None:
+    """One baseline on one split of one task, with your overrides (baseline=…, task=…, task.root=…, trainer.epochs=…)."""
+    carry_out(None, overrides or [], extra=config_dir or [], dry_run=dry_run, format=format, output=output)
