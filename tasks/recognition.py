@@ -93,7 +93,7 @@ class Recognition(Task):
     def split(self, samples: pl.DataFrame, fold: int) -> Split:
         if self.folds > 1:
             return splits.by_group(samples, folds=self.folds, group=self.info.group, seed=self.seed, validation=self.validation)[fold]
-        return splits.official(samples, test=self.test, validation=self.validation, seed=self.seed)
+        return splits.official(samples, test=self.test, validation=self.validation, seed=self.seed, group=self.info.group)
 
     def setting(self, evaluate: Mapping[str, Any]) -> Setting:
         """Nothing can be set: the only ``support.size`` is 0."""

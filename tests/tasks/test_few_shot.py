@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -42,6 +42,7 @@ def thumbnails(n: int, seed: int = 0) -> np.ndarray:
 
 class TestSupport:
     @pytest.mark.parametrize("selection", SIZED)
+    @settings(max_examples=30)
     @given(length=st.integers(1, 80), seed=st.integers(0, 5))
     def test_a_larger_support_contains_a_smaller_one_and_leaves_a_frame_to_score(self, selection: str, length: int, seed: int) -> None:
         before: set[int] = set()
@@ -52,6 +53,7 @@ class TestSupport:
             before = chosen
 
     @pytest.mark.parametrize("selection", SIZED)
+    @settings(max_examples=30)
     @given(length=st.integers(1, 200), percent=st.integers(1, 100))
     def test_a_share_is_its_number_of_frames_rounded_up(self, selection: str, length: int, percent: int) -> None:
         frames = -(-percent * length // 100)
