@@ -19,7 +19,7 @@ def with_images(reading: Reading, progress: Callable[[int, int], None]) -> Readi
     with tempfile.TemporaryDirectory() as scratch:
         filled = fill(reading.samples, Transform(size=8, crop="image"), Path(scratch), progress=progress)
         digests = pl.Series("digest", filled.frames.digests)
-    twins = reading.samples.select("sample", "split", "subject").with_columns(digest).filter(pl.col("digest") != "")
+    twins = reading.samples.select("sample", "split", "subject").with_columns(digests).filter(pl.col("digest") != "")
     across = twins.filter((pl.col("split").n_unique().over("digest") > 1) | (pl.col("subject").n_unique().over("digest") > 1))
     rows = [
         ("identical images", group["sample"][0], None, group["sample"][0], f"the same bytes as {group['sample'][1]}, on both sides of a split or of two subjects")
@@ -43,7 +43,7 @@ def report(reading: Reading, published: Mapping[str, int], *, examples: int = 3)
         "samples": samples.height,
         "clips": samples["clip"].n_unique(),
         "subjects": samples["subject"].drop_nulls().n_unique(),
-        **{f"labelled {name}": samples[name].is_not_null().sum() for name in labels},
+        **{f"labelled {name}": samples.height - samples[name].null_count() for name in labels},
         **{f"{split} samples": n for split, n in samples.drop_nulls("split").group_by("split").len().sort("split").iter_rows()},
         **{f"expression {name}": n for name, n in samples.drop_nulls("expression").group_by("expression").len().sort("expression").iter_rows()},
     }

@@ -73,6 +73,6 @@ def running(cluster: Config, *, nested: bool, python_path: list[str]) -> Iterato
     except ConnectionError as error:
         raise RequestError(f"no Ray cluster answers: {error}", where=f"cluster.address={address}", remedy="start one, or use cluster=local") from None
     try:
-        yield ray.cluster_resources()
+        yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()

@@ -112,7 +112,7 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
             return Outcome(failed=max(wanted, 1))
         store.forget_failure(job.name)
         mirror = tracking.resume(job, store)
-        done = store.done()
+        done = store.done(evaluation for _, _, evaluations in job.entries for evaluation, _ in evaluations)
         for baseline, arm, evaluations in job.entries:
             pending = [(evaluation, setting) for evaluation, setting in evaluations if evaluation not in done]
             if not pending:
@@ -148,7 +148,7 @@ def train_here(job: Job, spec: StageSpec, store: Store, context: training.Contex
         targets=bench.task.info.targets,
         classes=bench.task.classes,
         trainer=spec.trainer,
-        weighting=instantiate(spec.weighting) if spec.weighting else None,
+        weighting=instantiate(spec.weighting) if spec.weighting else _sum,
         seed=spec.seed,
         context=context,
         previous=_previous(job, spec, bench, store),
@@ -321,6 +321,11 @@ def embeddings(store: Store, fit: str, stage: Stage, module: torch.nn.Module, da
     np.save(buffer, made, allow_pickle=False)
     write_atomically(path, buffer.getvalue())
     return made
+
+
+def _sum(losses: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+    """The weighting of a stage whose config names none."""
+    return torch.stack(list(losses.values())).sum()
 
 
 def _stage(spec: StageSpec, bench: Bench, previous: Previous | None) -> Stage:

@@ -72,15 +72,15 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
 
     queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -_weight(item[1]))), store)
 
-    class Pending(Searcher):  # type: ignore[misc]
+    class Pending(Searcher):
         """Hands out jobs; one that needs an unfinished fit waits."""
 
         def __init__(self) -> None:
             super().__init__(metric=None, mode=None)
 
-        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
             if not queue.waiting:
-                return str(Searcher.FINISHED)
+                return Searcher.FINISHED  # type: ignore[return-value]  # Ray's own marker is a text
             job = queue.next()
             if job is None:
                 return None
@@ -96,11 +96,12 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
         def restore(self, checkpoint_path: str) -> None:
             """Nothing: the store says what is done."""
 
-    class Watch(tune.Callback):  # type: ignore[misc]
+    class Watch(tune.Callback):
         """Counts what ends, and remembers what Tune gave up on."""
 
         def __init__(self) -> None:
-            self.fits, self.evaluations, self.running = 0, 0, {}
+            self.fits = 0
+            self.running: dict[str, int] = {}
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
             self.running[trial.trial_id] = max(int(result.get("evaluations", 0)), self.running.get(trial.trial_id, 0))
@@ -196,7 +197,7 @@ def _train_in_group(job: Job, spec: StageSpec, store: Store) -> None:
                 name=spec.fit,
                 storage_path=str(scratch),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
-                failure_config=FailureConfig(max_failures=int(resources["retries"]), controller_failure_limit=3),
+                failure_config=FailureConfig(max_failures=int(resources["retries"]), controller_failure_limit=3),  # type: ignore[call-arg]
             ),
         ).fit()
     finally:

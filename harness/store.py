@@ -10,7 +10,7 @@
         lock                 held by whoever trains it
       predictions/EVALUATION.parquet
       records/EVALUATION.json          written after the predictions it names
-      records/*.records.parquet        the same, packed; *.units.parquet beside it holds their additive sums
+      records/N-*.records.parquet      the same, packed, the highest number last; *.units.parquet beside it holds their sums
       provenance/ADDRESS.json          configs, versions, hardware, proofs: what many records share
       failures/NAME.json               what went wrong and would go wrong again
 
@@ -215,27 +215,16 @@ class Store:
 
     def units(self, evaluations: Iterable[str]) -> pl.DataFrame:
         """Additive sums of some evaluations: ``statistics.units`` of each, with its ``evaluation``."""
-        wanted = set(evaluations)
-        loose = [
-            pl.DataFrame(units).with_columns(evaluation=pl.lit(name)) for name, (_, units) in self._loose().items() if name in wanted and units
-        ]
-        packed = [
-            found
-            for path in self._packs("units")
-            if (found := pl.scan_parquet(path).filter(pl.col("evaluation").is_in(sorted(wanted))).collect()).height
-        ]
-        known: set[str] = set()
-        kept = []
-        for frame in [*loose, *packed]:
-            fresh = frame.filter(~pl.col("evaluation").is_in(sorted(known)))
-            known |= set(fresh["evaluation"].unique())
-            kept.append(fresh)
-        return pl.concat(kept, how="diagonal_relaxed") if kept else pl.DataFrame(schema={"evaluation": pl.String})
+        wanted = sorted(set(evaluations))
+        loose = [_sums(name, units) for name, (_, units) in self._loose(wanted).items()]
+        packed = [pl.scan_parquet(path).filter(pl.col("evaluation").is_in(wanted)).collect() for path in self._packs("units")]
+        return _newest([*loose, *packed])
 
-    def done(self) -> set[str]:
-        """The evaluations that have a record."""
-        packed = [pl.scan_parquet(path).select("evaluation").collect()["evaluation"].to_list() for path in self._packs("records")]
-        return {name for names in packed for name in names} | self._loose_names()
+    def done(self, among: Iterable[str] | None = None) -> set[str]:
+        """The evaluations, of all or of some, that have a readable record."""
+        packed = [pl.scan_parquet(path).select("evaluation").collect()["evaluation"] for path in self._packs("records")]
+        found = {name for names in packed for name in names} | set(self._loose(among))
+        return found if among is None else found & set(among)
 
     def pack(self) -> None:
         """Gather loose records into Parquet files, so that files stay few. Whoever comes second leaves it to the first.
@@ -251,18 +240,17 @@ class Store:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return
-            old = self._packs("records") if len(self._packs("records")) >= MAX_PACKS else []
+            packs = self._packs("records")
+            number = int(packs[0].name.split("-")[0]) + 1 if packs else 1
+            old = packs if len(packs) >= MAX_PACKS else []
             old_units = [path.with_name(path.name.replace(".records.", ".units.")) for path in old]
-            records = pl.concat([self._frame([record for record, _ in loose.values()]), *(pl.read_parquet(path) for path in old)])
-            sums = [pl.DataFrame(units).with_columns(evaluation=pl.lit(name)) for name, (_, units) in loose.items() if units]
-            sums += [pl.read_parquet(path) for path in old_units if path.is_file()]
-            name = address_of_names(records["evaluation"])
-            if sums:
-                self._write_parquet(f"{name}.units.parquet", pl.concat(sums, how="diagonal_relaxed"))
+            records = pl.concat([self._frame([record for record, _ in loose.values()]), *map(pl.read_parquet, old)])
+            sums = [_sums(name, units) for name, (_, units) in loose.items()]
+            name = f"{number:06d}-{address_of_names(records['evaluation'])}"
+            self._write_parquet(f"{name}.units.parquet", _newest([*sums, *map(pl.read_parquet, old_units)]))
             self._write_parquet(f"{name}.records.parquet", records.unique("evaluation", keep="first").sort("evaluation"))
             for path in [*old, *old_units, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose)]:
-                if not path.name.startswith(name):
-                    path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def fail(self, name: str, failure: Mapping[str, Any]) -> None:
         """Remember that a fit or an evaluation failed, and why."""
@@ -276,16 +264,15 @@ class Store:
         return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
     def _packs(self, kind: str) -> list[Path]:
-        return sorted((self.root / "records").glob(f"*.{kind}.parquet"))
+        """The newest first."""
+        return sorted((self.root / "records").glob(f"*.{kind}.parquet"), reverse=True)
 
-    def _loose_names(self) -> set[str]:
+    def _loose(self, among: Iterable[str] | None = None) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         folder = self.root / "records"
-        return {entry.name[:-5] for entry in os.scandir(folder) if entry.name.endswith(".json")} if folder.is_dir() else set()
-
-    def _loose(self) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        names = {entry.name[:-5] for entry in os.scandir(folder) if entry.name.endswith(".json")} if folder.is_dir() else set()
         found = {}
-        for name in sorted(self._loose_names()):
-            path = self.root / "records" / f"{name}.json"
+        for name in sorted(names if among is None else names & set(among)):
+            path = folder / f"{name}.json"
             try:
                 whole = json.loads(path.read_bytes())
                 found[name] = (whole["record"], whole["units"])
@@ -312,3 +299,16 @@ class Store:
         with contextlib.suppress(OSError):
             path.replace(aside)
         return aside
+
+
+def _sums(evaluation: str, units: Mapping[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame(dict(units)).with_columns(evaluation=pl.lit(evaluation))
+
+
+def _newest(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Sums of each evaluation from the first frame that has it."""
+    kept: list[pl.DataFrame] = []
+    for frame in frames:
+        known = pl.concat([one.select("evaluation") for one in kept]).unique() if kept else pl.DataFrame(schema={"evaluation": pl.String})
+        kept.append(frame.join(known, on="evaluation", how="anti"))
+    return pl.concat(kept, how="diagonal_relaxed") if kept else pl.DataFrame(schema={"evaluation": pl.String})

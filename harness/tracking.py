@@ -41,8 +41,8 @@ class Mirror:
         def log(run: Any) -> None:
             import wandb
 
-            columns = list(rows[0]) if rows else []
-            table = wandb.Table(columns=columns, data=[[row[column] for column in columns] for row in rows])
+            columns: list[str | int] = list(rows[0]) if rows else []
+            table = wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
             artifact = wandb.Artifact(name, type="leaderboard")
             artifact.add(table, "leaderboard")
             run.log_artifact(artifact)
