@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import polars.selectors as cs
 
 from harness.errors import RequestError
 from harness.task import Split
@@ -151,18 +150,17 @@ def guard_support(predictions: pl.DataFrame, units: pl.DataFrame) -> None:
 
     Args:
         predictions: Columns ``subject``, ``clip`` and ``support``.
-        units: What was scored, one row a subject and clip: counts of frames in columns that end in ``_n``.
+        units: What was scored, one row a subject and clip: ``frames`` of ``statistics.units``.
 
     Raises:
         RequestError: A clip has too many.
     """
     by = ["subject", "clip"]
     free = predictions.group_by(by).agg(free=(~pl.col("support")).sum())
-    counted = units.with_columns(scored=pl.max_horizontal(cs.matches("(^|_)n$")))
-    over = counted.join(free, on=by, how="left", nulls_equal=True).filter(pl.col("scored") > pl.col("free").fill_null(0)).sort(by)
+    over = units.join(free, on=by, how="left", nulls_equal=True).filter(pl.col("frames") > pl.col("free").fill_null(0)).sort(by)
     if over.height:
         first = over.row(0, named=True)
-        what = f"{first['scored']:g} frames of clip {first['clip']!r} are scored, and {first['free'] or 0} have no support label"
+        what = f"{first['frames']} frames of clip {first['clip']!r} are scored, and {first['free'] or 0} have no support label"
         raise RequestError(what, remedy="leave support frames out of the score")
 
 

@@ -1,0 +1,229 @@
+"""AFEW-VA: film clips labelled frame by frame with valence and arousal (Kossaifi et al. 2017).
+
+Layout, of which both forms in circulation are read, side by side too::
+
+    ROOT/01/001/00000.png …  ROOT/01/001/001.json      twelve archives
+    ROOT/001/00000.png …     ROOT/001/001.json         flattened
+
+A clip is any ``NNN/NNN.json``. It holds ``actor``, ``video_id`` and, under ``frames``, for each frame's stem ``valence`` and
+``arousal`` (-10..10) and 68 ``landmarks``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import reprlib
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from harness.errors import RequestError
+from harness.samples import LANDMARKS, Problems, Reading, check, conform
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")  # in the order in which one of several is taken
+_FAR = 1e5  # no landmark lies so many pixels away
+
+
+def read(root: str | Path) -> Reading:
+    """All clips under a folder.
+
+    A subject is the actor's name, its blanks and case made uniform; a clip without one has none, and splits then keep the
+    clip together instead. A label outside -10..10 is null, a frame without an image is left out.
+
+    Args:
+        root: The dataset's folder, or one above it.
+
+    Returns:
+        Samples sorted by clip and frame, and every problem met.
+
+    Raises:
+        RequestError: There is no such folder, or no clip in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise RequestError(f"there is no folder {str(root)!r}", where="task.root", remedy="give the folder that AFEW-VA was unpacked into")
+    problems = Problems()
+    clips: dict[str, Path] = {}
+    tables: list[pl.DataFrame] = []
+    spellings: dict[str, str] = {}
+    for folder, files in _clip_folders(root, problems):
+        name = folder.name
+        if f"{name}.json" not in files:
+            if any(_is_image(file) for file in files):
+                problems.add("missing annotation", folder / f"{name}.json", "the folder holds images; they are not used")
+        elif name in clips:
+            problems.add("clip stands twice", folder / f"{name}.json", f"{clips[name]} is used")
+        else:
+            clips[name] = folder
+            tables.append(_clip(root, folder, files, spellings, problems))
+    if not clips:
+        remedy = "AFEW-VA has a file NNN/NNN.json for each clip, 001/001.json say"
+        raise RequestError(f"no clip in {str(root)!r}", where="task.root", remedy=remedy)
+    samples = pl.concat(tables).sort("clip", "frame")
+    return Reading(check(conform(samples)), problems.frame())
+
+
+def _clip_folders(root: Path, problems: Problems) -> Iterator[tuple[Path, list[str]]]:
+    """The folders with a name of three digits, in order, and the names of the files in them."""
+
+    def unreadable(error: OSError) -> None:
+        problems.add("unreadable folder", _text(str(error.filename)), error.strerror or "")
+
+    seen: set[tuple[int, int]] = set()  # a link may lead back
+    for where, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
+        found = os.stat(where)
+        if (found.st_dev, found.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        folders[:] = sorted(folder for folder in folders if not folder.endswith("_cropped") and folder == _text(folder))
+        if re.fullmatch("[0-9]{3}", os.path.basename(where)):
+            yield Path(where), sorted(files)
+
+
+def _clip(root: Path, folder: Path, files: list[str], spellings: dict[str, str], problems: Problems) -> pl.DataFrame:
+    """The samples of one clip; none where its JSON cannot be read."""
+    path = folder / f"{folder.name}.json"
+    content, text = _content(path, problems)
+    if content is None:
+        return _table([], [], None, folder.name)
+
+    def line(key: str) -> int | None:
+        place = text.find(json.dumps(key))
+        return text.count("\n", 0, place) + 1 if place >= 0 else None
+
+    if content.get("video_id") not in (None, folder.name):
+        detail = f"video_id {_shown(content['video_id'])} in folder {folder.name!r}; the folder's is used"
+        problems.add("clip id differs", path, detail, line=line("video_id"))
+    images = _images(folder, files, problems)
+    rows: list[tuple[Any, ...]] = []
+    points: list[np.ndarray | None] = []
+    numbers: set[int] = set()
+    for key, labels in sorted(content["frames"].items()):
+        if key not in images:
+            problems.add("missing image", path, f"frame {_shown(key)} has no png or jpg", line=line(key))
+            continue
+        image = folder / images.pop(key)
+        if not re.fullmatch("[0-9]{1,9}", key) or int(key) in numbers:
+            problems.add("unreadable frame number", path, f"{_shown(key)} is no number, or one of another frame", line=line(key))
+            continue
+        numbers.add(int(key))
+        sample = image.relative_to(root).as_posix()
+        given = labels if isinstance(labels, dict) else {}
+        valence, arousal = _label(given.get("valence")), _label(given.get("arousal"))
+        for name, label in {"valence": valence, "arousal": arousal}.items():
+            if label is None:
+                detail = f"{name} {_shown(given.get(name))} of frame {key!r} is no number in -10..10"
+                problems.add("unreadable label", path, detail, line=line(key), sample=sample)
+        points.append(_landmarks(given.get("landmarks")))
+        if points[-1] is None:
+            problems.add("unreadable landmarks", path, f"frame {key!r} has no 68 points", line=line(key), sample=sample)
+        rows.append((sample, str(image), int(key), valence, arousal))
+    for file in images.values():
+        problems.add("image without a label", folder / file, f"{path.name} has no such frame; the image is not used")
+    return _table(rows, points, _subject(content.get("actor"), path, spellings, problems), folder.name)
+
+
+def _content(path: Path, problems: Problems) -> tuple[dict[str, Any] | None, str]:
+    """What a JSON file holds, with an object under ``frames``, and its text; None where it cannot be read."""
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            problems.add("key stands twice", path, f"{_shown(next(key for key in keys if keys.count(key) > 1))}: the last one is used")
+        return found
+
+    kind, outcome = "unreadable JSON", "the clip is not used"
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        content = json.loads(text, object_pairs_hook=members)
+    except json.JSONDecodeError as error:
+        problems.add(kind, path, f"{error.msg}; {outcome}", line=error.lineno)
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, brackets without end
+        problems.add(kind, path, f"{type(error).__name__}: {_shown(str(error))}; {outcome}")
+    else:
+        if isinstance(content, dict) and isinstance(content.get("frames"), dict):
+            return content, text
+        problems.add(kind, path, f"it has no object 'frames'; {outcome}")
+    return None, ""
+
+
+def _table(rows: list[tuple[Any, ...]], points: list[np.ndarray | None], subject: str | None, clip: str) -> pl.DataFrame:
+    schema = {"sample": pl.String, "image": pl.String, "frame": pl.Int32, "valence": pl.Float64, "arousal": pl.Float64}
+    known = np.array([one is not None for one in points], dtype=bool)
+    landmarks = np.zeros((len(points), 68, 2), np.float32)
+    landmarks[known] = [one for one in points if one is not None] or landmarks[:0]
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
+        pl.when(pl.Series(known)).then(pl.Series(landmarks, dtype=LANDMARKS)).alias("landmarks"),
+        pl.lit(clip).alias("clip"),
+        pl.lit(subject, dtype=pl.String).alias("subject"),
+    )
+
+
+def _images(folder: Path, files: list[str], problems: Problems) -> dict[str, str]:
+    """Stem → file name. Cropped leftovers are no images of the dataset."""
+    images: dict[str, str] = {}
+    for suffix in _SUFFIXES:
+        for file in files:
+            stem, own = os.path.splitext(file)
+            if own.lower() != suffix or stem.endswith("_cropped"):
+                continue
+            if file != _text(file):
+                problems.add("unreadable name", folder / _text(file), "the image is not used")
+            elif stem in images:
+                problems.add("image stands twice", folder / file, f"{images[stem]} is used")
+            else:
+                images[stem] = file
+    return images
+
+
+def _is_image(file: str) -> bool:
+    stem, suffix = os.path.splitext(file)
+    return suffix.lower() in _SUFFIXES and not stem.endswith("_cropped")
+
+
+def _label(value: Any) -> float | None:
+    """-10..10 as -1..1."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and -10 <= value <= 10
+    return value / 10 if good else None
+
+
+def _landmarks(value: Any) -> np.ndarray | None:
+    """``(68, 2)`` float32."""
+    try:
+        points = np.asarray(value)
+    except (ValueError, OverflowError, RecursionError):  # ragged, or too deep
+        return None
+    if points.shape != (68, 2) or points.dtype.kind not in "if" or not ((points > -_FAR) & (points < _FAR)).all():
+        return None
+    return points.astype(np.float32)
+
+
+def _subject(actor: Any, path: Path, spellings: dict[str, str], problems: Problems) -> str | None:
+    """One name for all spellings of one actor that differ in blanks, case or the code points of a letter."""
+    spelled = _text(actor) if isinstance(actor, str) else ""
+    subject = " ".join(unicodedata.normalize("NFKC", spelled).casefold().split())
+    if not subject:
+        problems.add("missing actor", path, "the clip is grouped by itself")
+        return None
+    first = spellings.setdefault(subject, spelled)
+    if first != spelled:
+        problems.add("actor spelled in several ways", path, f"{spelled!r} and {first!r} are taken for one")
+    return subject
+
+
+def _shown(value: Any) -> str:
+    """As text for a problem, however long or deep it is."""
+    return _text(reprlib.repr(value))
+
+
+def _text(text: str) -> str:
+    """Without lone surrogates, which JSON escapes and file names can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
