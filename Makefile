@@ -1,0 +1,33 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEMO ?= outputs
+
+.PHONY: install demo test check bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+# Ray Tune schedules, DeepSpeed trains MT-CLAR on synthetic clips, every control stands beside it.
+demo: $(STAMP)
+	$(BIN)/harness sweep support_size output_dir=$(DEMO)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Speed: ratios and medians, kept under results/perf; nothing is asserted.
+bench: $(STAMP)
+	$(BIN)/python -m pytest tests/perf --benchmark-enable --benchmark-only --benchmark-autosave
+
+clean:
+	rm -rf .venv outputs .pytest_cache .mypy_cache .ruff_cache
