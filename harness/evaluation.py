@@ -137,12 +137,11 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
 def train_here(job: Job, spec: StageSpec, store: Store, context: training.Context | None = None) -> None:
     """Train one stage in this process (of a group, where ``context`` says so) and write the fit to the store."""
     bench = lay_out(job)
-    stage = _stage(spec, bench, _previous(job, spec, bench, store))
     folder = store.fit_folder(spec.fit)
     mirror = tracking.start(job, spec, store)
     context = context or training.Local(folder / "checkpoint", on_report=mirror.epoch)
     fitted = training.fit(
-        stage,
+        _stage(spec),
         bench.train,
         bench.validation,
         targets=bench.task.info.targets,
@@ -328,14 +327,14 @@ def _sum(losses: dict[str, torch.Tensor], generator: torch.Generator) -> torch.T
     return torch.stack(list(losses.values())).sum()
 
 
-def _stage(spec: StageSpec, bench: Bench, previous: Previous | None) -> Stage:
-    stage: Stage = instantiate({key: value for key, value in spec.config.items() if key != "version"})
-    stage.setup(bench.train, bench.validation, bench.task.info.targets, bench.task.classes, previous)
+def _stage(spec: StageSpec) -> Stage:
+    stage: Stage = instantiate({key: value for key, value in spec.config.items() if key not in ("name", "version")})
     return stage
 
 
 def _fitted(spec: StageSpec, bench: Bench, previous: Previous | None, store: Store, device: torch.device) -> tuple[Stage, torch.nn.Module]:
-    stage = _stage(spec, bench, previous)
+    stage = _stage(spec)
+    stage.setup(bench.train, bench.validation, bench.task.info.targets, bench.task.classes, previous)
     state = training.load_weights(store.fit_folder(spec.fit) / "weights.safetensors")
     return stage, training.load(stage, state).to(device)
 

@@ -18,6 +18,7 @@ import yaml
 
 from harness import config as configs
 from harness import identity, splits
+from harness import trainer as trainers
 from harness.config import Config
 from harness.errors import RequestError, did_you_mean
 from harness.snapshot import Snapshot
@@ -261,10 +262,10 @@ def _add(
         plan.snapshots[key] = snapshot_of(node, one)
         plan.tasks[key] = make_task(node)
     task, snapshot = plan.tasks[key], plan.snapshots[key]
-    _, split, proof = selected(task, node, snapshot, fold)
+    _, _, proof = selected(task, node, snapshot, fold)
     inputs = {
         "data": snapshot.fingerprint,
-        "split": proof["sha256"],
+        "split": [part["sha256"] for part in proof["parts"].values()],
         "targets": task.info.targets,
         "classes": task.classes,
         "seed": seed,
@@ -272,6 +273,7 @@ def _add(
     stages: list[StageSpec] = []
     for name, stage in (baseline.get("stages") or {}).items():
         trainer = {**one["trainer"], **(stage.get("trainer") or {})}
+        trainers.read(trainer, f"baseline.stages.{name}.trainer" if stage.get("trainer") else "trainer")
         what = {key: value for key, value in trainer.items() if key not in HOW}
         own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
         fit = identity.address({**inputs, "stage": own, "weighting": stage.get("weighting"), "trainer": what, "previous": stages[-1].fit if stages else None})
