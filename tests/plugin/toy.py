@@ -1,0 +1,103 @@
+"""A user's own dataset, baseline and stage, small enough that a whole sweep of them takes seconds.
+
+A frame is one grey value, and valence is what the grey value says; so the stage learns it, and a test can tell.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from harness.baseline import Baseline, Data, Previous, Query, Stage, Step
+from harness.samples import Problems, Reading, conform
+
+
+def write(root: Path, *, subjects: int = 6, clips: int = 2, frames: int = 8, seed: int = 0) -> None:
+    """``root/SUBJECT/CLIP/FRAME.png``, the labels in the grey value."""
+    rng = np.random.default_rng(seed)
+    for subject in range(subjects):
+        for clip in range(clips):
+            folder = Path(root) / f"s{subject}" / f"s{subject}c{clip}"
+            folder.mkdir(parents=True)
+            for frame, grey in enumerate(rng.integers(20, 235, frames)):
+                noise = rng.integers(-5, 6, (8, 8))
+                Image.fromarray((grey + noise).astype(np.uint8)).save(folder / f"{frame}.png")
+
+
+def read(root: Path) -> Reading:
+    """What :func:`write` wrote; arousal is the opposite of valence."""
+    rows = []
+    for path in sorted(Path(root).glob("*/*/*.png")):
+        valence = round(float(np.asarray(Image.open(path)).mean()) / 127.5 - 1, 3)
+        rows.append((path.relative_to(root).as_posix(), str(path), path.parent.name, int(path.stem), path.parts[-3], valence, -valence))
+    schema = ["sample", "image", "clip", "frame", "subject", "valence", "arousal"]
+    return Reading(conform(pl.DataFrame(rows, schema=schema, orient="row")), Problems().frame())
+
+
+class Brightness(Stage):
+    """Regresses valence and arousal on the frame; can be slow, wrong or deadly when a test wants it to."""
+
+    def __init__(self, *, width: int = 4, nan_in_epoch: int = 0, die_once: str | None = None, pause: float = 0.0) -> None:
+        self.width, self.nan_in_epoch, self.die_once, self.pause = width, nan_in_epoch, die_once, pause
+
+    def setup(self, train: Data, validation: Data, targets: tuple[str, ...], classes: tuple[str, ...], previous: Previous | None) -> None:
+        self.targets = {"train": self._labels(train, targets), "validation": self._labels(validation, targets)}
+
+    @staticmethod
+    def _labels(data: Data, targets: tuple[str, ...]) -> Tensor:
+        return torch.from_numpy(np.stack([data.labels(target) for target in targets], 1))
+
+    def module(self) -> nn.Module:
+        return _Net(self.width)
+
+    def batches(self, part: str, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        order = rng.permutation(len(self.targets[part]))
+        for first in range(0, len(order), size):
+            yield order[first : first + size, None]
+
+    def losses(self, module: nn.Module, step: Step) -> dict[str, Tensor]:
+        time.sleep(self.pause)
+        error = (step.gather(module(step.frames())) - step.rows(self.targets["train" if step.training else "validation"])).square().mean(0)
+        epoch = round(step.progress * 4)  # the toy's trainer has four epochs
+        if self.nan_in_epoch and epoch >= self.nan_in_epoch:
+            error = error * float("nan")
+        if self.die_once and epoch >= 3 and not Path(self.die_once).exists():
+            Path(self.die_once).touch()
+            os._exit(1)
+        return {"valence": error[0], "arousal": error[1]}
+
+    def encode(self, module: nn.Module, frames: Tensor) -> Tensor:
+        output: Tensor = module(frames)
+        return output
+
+
+class _Net(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 2))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        output: Tensor = self.layers(frames.mean((1, 2, 3))[:, None])
+        return output
+
+
+class Toy(Baseline):
+    """Predicts what the stage regressed."""
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        return {target: query.embeddings[:, place] for place, target in enumerate(query.targets)}
+
+
+class Hostile(Baseline):
+    """Predicts nothing finite."""
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        return {target: np.full(query.test.samples.height, np.nan) for target in query.targets}
