@@ -81,6 +81,7 @@ class FewShotVideo(Task):
         return samples.drop_nulls(["clip", "frame", *self.info.targets]).sort("clip", "frame")
 
     def split(self, samples: pl.DataFrame, fold: int) -> Split:
+        """One of the folds by group."""
         return splits.by_group(samples, folds=self.folds, group=self.info.group, seed=self.seed, validation=self.validation)[fold]
 
     def setting(self, evaluate: Mapping[str, Any]) -> Setting:
@@ -119,8 +120,9 @@ class FewShotVideo(Task):
         - ``random``: one order of the frames a draw and clip, of which the first ones are taken.
         - ``kmeans``: frames that stand for the others, by their thumbnails.
 
-        All are nested: a larger support contains a smaller one, shares of a clip among them. A share is rounded up. A
-        clip has at least one support frame, and one of two or more frames keeps at least one to be scored.
+        All are nested: a larger support contains a smaller one, shares of a clip among them (of ``every``, one whose step
+        divides the other). A share is rounded up. A clip has at least one support frame, and one of two or more frames
+        keeps at least one to be scored.
         """
         chosen = np.zeros(test.height, dtype=bool)
         given = setting["support"]

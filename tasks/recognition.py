@@ -91,6 +91,7 @@ class Recognition(Task):
         return super().select(samples).sort("clip", "frame", "sample")
 
     def split(self, samples: pl.DataFrame, fold: int) -> Split:
+        """The official split, or one of the folds by group."""
         if self.folds > 1:
             return splits.by_group(samples, folds=self.folds, group=self.info.group, seed=self.seed, validation=self.validation)[fold]
         return splits.official(samples, test=self.test, validation=self.validation, seed=self.seed, group=self.info.group)
