@@ -1,0 +1,691 @@
+"""The DeepSpeed loop: one stage, trained the same in a Tune actor, in a Ray Train worker and alone. It knows nothing of Ray.
+
+What a step draws follows from the seed, the stage, the epoch and the step alone. So a run that was killed and goes on ends
+bit for bit where an undisturbed one ends, and several workers draw what one draws: all of them see the global batch,
+each reads its slice of the frames, and what looks at the whole batch runs on what :meth:`Step.gather` returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from harness import trainer as trainer_settings
+from harness.baseline import Data, Previous, Stage, Step, Weighting
+from harness.errors import FitError, RequestError
+from harness.frames import Frames
+from harness.trainer import Augment, Trainer
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Tensor]
+
+
+class Context(Protocol):
+    """All the loop sees of where it runs."""
+
+    rank: int
+    world: int
+
+    def checkpoint(self) -> Path | None:
+        """The folder of the latest checkpoint that is complete and :func:`intact`. Every rank calls it."""
+        ...
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        """Called by every rank after every epoch.
+
+        Args:
+            metrics: One entry of :attr:`Fitted.history`.
+            checkpoint: A folder with this rank's files, which are gone after the call; the ranks' files together are the checkpoint.
+        """
+        ...
+
+
+class Local:
+    """Keeps the latest checkpoint in a folder that all ranks see.
+
+    The ranks' files are collected under another name and renamed when all are there, so that what is found is complete; one
+    that was damaged since is set aside as ``corrupt-…``.
+    """
+
+    def __init__(
+        self, folder: Path, *, rank: int = 0, world: int = 1, on_report: Callable[[dict[str, float]], object] = lambda metrics: None
+    ) -> None:
+        self.folder, self.rank, self.world, self.on_report = folder, rank, world, on_report
+
+    def checkpoint(self) -> Path | None:
+        if self.rank == 0:
+            for found in sorted(self.folder.glob("epoch-*"), reverse=True):
+                if intact(found):
+                    break
+                log.warning("%s is damaged; it is set aside, and training goes on from an earlier one or from the start", found)
+                aside = found.with_name(f"corrupt-{found.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                found.replace(aside)
+        self._meet()
+        return max(self.folder.glob("epoch-*"), default=None)
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            self._keep(checkpoint, f"epoch-{int(metrics['epoch']):06d}")
+        self.on_report(metrics)
+
+    def _keep(self, checkpoint: Path, name: str) -> None:
+        coming = self.folder / "coming"
+        if self.rank == 0:
+            shutil.rmtree(coming, ignore_errors=True)  # of a run that was killed while it wrote
+            coming.mkdir(parents=True)
+        self._meet()
+        shutil.copytree(checkpoint, coming, copy_function=shutil.move, dirs_exist_ok=True)
+        self._meet()
+        if self.rank == 0:
+            older = list(self.folder.glob("epoch-*"))
+            coming.replace(self.folder / name)
+            for folder in older:
+                shutil.rmtree(folder)
+        self._meet()
+
+    def _meet(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training a stage gives.
+
+    Attributes:
+        state: Weights and buffers of the stage's module, float32 on the CPU.
+        history: One entry an epoch: ``epoch``, ``lr``, ``seconds``, ``train/NAME`` and ``validation/NAME`` of every loss
+            (means over the epoch), ``weight/NAME``, what the weighting multiplied it with.
+        seconds: Of all epochs, those before a restart included.
+        peak_memory: Bytes: of the GPU where there is one, else of this process.
+        selected_epoch: The epoch ``state`` is of, from 1.
+        steps: Batches trained on.
+    """
+
+    state: State
+    history: list[dict[str, float]]
+    seconds: float
+    peak_memory: int
+    selected_epoch: int
+    steps: int
+
+    @property
+    def epochs(self) -> int:
+        return len(self.history)
+
+
+def fit(
+    stage: Stage,
+    train: Data,
+    validation: Data,
+    *,
+    targets: tuple[str, ...],
+    classes: tuple[str, ...],
+    trainer: Mapping[str, Any],
+    weighting: Weighting,
+    seed: int,
+    context: Context,
+    previous: Previous | None = None,
+) -> Fitted:
+    """Train one stage, from the context's checkpoint where there is one.
+
+    Args:
+        stage: A new one; it is set up here.
+        train, validation: Samples with labels, and their frames.
+        targets, classes: Of the task.
+        trainer: The config node ``trainer``; see :class:`harness.trainer.Trainer`.
+        weighting: A new one; an ``nn.Module`` if it learns.
+        seed: Everything drawn follows from it.
+        context: Where this runs.
+        previous: The stage before.
+
+    Raises:
+        RequestError: The settings cannot be, or do not fit the data or the machine.
+        FitError: A loss is not finite, or there is nothing to train on.
+    """
+    settings = trainer_settings.read(trainer)
+    device = _device(settings)
+    if not validation.samples.height and (settings.selection == "validation" or settings.schedule.name == "plateau"):
+        raise RequestError("there are no validation samples", where="trainer", remedy="select the last epoch, without a plateau schedule")
+    torch.set_num_threads(settings.resources.cpus)
+    _reset_peak_memory(device)
+    ensure_process_group(device)
+    stage.setup(train, validation, targets, classes, previous)
+    loop = _Loop(stage, train, validation, settings, weighting, seed, context, device)
+    try:
+        return loop.run()
+    finally:
+        loop.engine.destroy()
+
+
+def ensure_process_group(device: torch.device) -> None:
+    """The process group of this process: the one there is, or a new one of ``WORLD_SIZE`` (else one) members."""
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        os.environ.setdefault(name, value)  # DeepSpeed reads them, too
+    if dist.is_initialized():
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if os.environ["WORLD_SIZE"] != "1":
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+
+
+def embed(encode: Callable[[Tensor], Tensor], frames: Frames, *, device: torch.device, batch: int = 256) -> np.ndarray:
+    """``(n, d)`` float32 embeddings of all frames, by batches, without gradient.
+
+    Args:
+        encode: ``(b, channels, height, width)`` in [0, 1] to ``(b, d)``, on ``device``.
+        frames: Where they lie on disk does not matter.
+        device: Of ``encode``.
+        batch: Frames at once.
+    """
+    rows = np.arange(len(frames))
+    with torch.inference_mode():
+        made = [encode(_unit(_pixels(frames, rows[first : first + batch], device))).float().cpu() for first in range(0, len(rows), batch)]
+    return torch.cat(made).numpy() if made else np.zeros((0, 0), np.float32)
+
+
+def load(stage: Stage, state: State) -> nn.Module:
+    """The stage's module with these weights, in eval mode, on the CPU. The stage has been set up.
+
+    Raises:
+        RequestError: The weights are of another module.
+    """
+    module = stage.module()
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise RequestError(f"the weights do not fit {type(stage).__name__}: {str(error).splitlines()[-1]}", remedy="fit it again") from None
+    return module.eval()
+
+
+def save_weights(state: State, path: Path) -> None:
+    """Write a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(state, partial)
+    partial.replace(path)
+
+
+def load_weights(path: Path) -> State:
+    """Read what :func:`save_weights` wrote.
+
+    Raises:
+        RequestError: No such file, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"cannot read the weights: {error}", where=str(path), remedy="remove the folder and fit again") from None
+
+
+def intact(checkpoint: Path) -> bool:
+    """Whether a checkpoint folder holds every file of every rank as it was written."""
+    try:
+        lists = [json.loads(path.read_text(encoding="utf-8")) for path in checkpoint.glob("manifest-*.json")]
+        files = [file for one in lists for file in one["files"].items()]
+        return bool(lists) and len(lists) == lists[0]["world"] and all(_digest(checkpoint / name) == digest for name, digest in files)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def augment(frames: Tensor, settings: Augment, generator: torch.Generator, places: np.ndarray, total: int) -> Tensor:
+    """Frames changed at random, each in its own way; geometry in one warp.
+
+    Args:
+        frames: ``(b, channels, height, width)`` in [0, 1].
+        settings: What may happen.
+        generator: Of the CPU.
+        places: ``(b,)``, where these frames stand in the global batch.
+        total: Size of the global batch. What happens to all of it is drawn, so that it does not matter who holds which slice.
+
+    Returns:
+        The same shape, in [0, 1].
+    """
+    draws = torch.rand(total, 16, generator=generator)[places].to(frames.device)
+    flip, angle, scale, shear, brightness, contrast, erase, area, aspect = draws[:, :9].unbind(1)
+    shift, crop, corner = draws[:, 9:11], draws[:, 11:13], draws[:, 13:15]
+    height, width = frames.shape[2:]
+    if settings.warps:
+        from kornia.geometry import get_affine_matrix2d, warp_affine
+
+        centre = torch.tensor([width - 1, height - 1], device=frames.device).expand(len(frames), 2) / 2
+        low, high = settings.scale
+        matrix = get_affine_matrix2d(
+            ((2 * shift - 1) * settings.translate + (2 * crop - 1) * settings.crop) * torch.tensor([width, height], device=frames.device),
+            centre,
+            (low + (high - low) * scale)[:, None].expand(-1, 2),
+            (2 * angle - 1) * settings.rotate,
+            sx=(2 * shear - 1) * math.radians(settings.shear),
+            sy=torch.zeros_like(shear),
+        )
+        mirror = torch.eye(3, device=frames.device).repeat(len(frames), 1, 1)
+        mirror[flip < settings.flip, 0] = torch.tensor([-1.0, 0.0, width - 1.0], device=frames.device)
+        frames = warp_affine(frames, (matrix @ mirror)[:, :2], (height, width))
+    if settings.brightness or settings.contrast:
+        mean = frames.mean((1, 2, 3), keepdim=True)
+        factor = 1 + (2 * contrast - 1) * settings.contrast
+        offset = (2 * brightness - 1) * settings.brightness
+        frames = ((frames - mean) * factor[:, None, None, None] + mean + offset[:, None, None, None]).clamp(0, 1)
+    if settings.erase:
+        stretch = torch.exp((2 * aspect - 1) * math.log(2)) * (0.02 + 0.23 * area)  # sides from half to twice as long as wide
+        side = torch.stack([stretch, (0.02 + 0.23 * area) ** 2 / stretch], 1).sqrt()  # shares of width and height
+        start = corner * (1 - side)
+        x, y = (torch.arange(n, device=frames.device)[None] / n for n in (width, height))
+        across, down = ((at >= start[:, [i]]) & (at < (start + side)[:, [i]]) for i, at in enumerate((x, y)))
+        inside = down[:, :, None] & across[:, None, :] & (erase < settings.erase)[:, None, None]
+        frames = torch.where(inside[:, None], 0.5, frames)
+    return frames
+
+
+class _Gather(torch.autograd.Function):
+    """Every worker's slice as the global batch.
+
+    Its gradient is this worker's part, without communication, because all workers compute the same losses of the global
+    batch. It is multiplied by their number because DeepSpeed averages over them where the parts add up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, rank: int, world: int, total: int) -> Tensor:
+        ctx.rank, ctx.world, ctx.size, ctx.total = rank, world, len(local), total
+        parts = [torch.empty_like(local) for _ in range(world)]
+        dist.all_gather(parts, local)
+        return torch.cat(parts)[:total]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        padded = gradient.new_zeros(ctx.size * ctx.world, *gradient.shape[1:])
+        padded[: ctx.total] = gradient
+        return padded[ctx.rank * ctx.size : (ctx.rank + 1) * ctx.size] * ctx.world, None, None, None
+
+
+class _Pixels:
+    """Frames on the device if they take less than a quarter of its free memory; else each batch is read from the cache."""
+
+    def __init__(self, frames: Frames, device: torch.device) -> None:
+        self.frames, self.device = frames, device
+
+    @cached_property
+    def resident(self) -> Tensor | None:
+        size = math.prod(self.frames.shape)
+        return _pixels(self.frames, np.arange(len(self.frames)), self.device) if size < _free_memory(self.device) / 4 else None
+
+    def __getitem__(self, rows: np.ndarray) -> Tensor:
+        if self.resident is None:
+            return _unit(_pixels(self.frames, rows, self.device))
+        return _unit(self.resident[torch.from_numpy(rows).to(self.device)])
+
+
+@dataclass
+class _Step:
+    """A :class:`harness.baseline.Step`. ``places`` are the places of this worker's slice in the global batch."""
+
+    index: np.ndarray
+    progress: float
+    device: torch.device
+    training: bool
+    generator: torch.Generator
+    seed: int
+    rank: int
+    world: int
+    places: np.ndarray
+    pixels: _Pixels
+    augmentation: Augment
+
+    def frames(self, column: int = 0, view: int = 0) -> Tensor:
+        frames = self.pixels[self.index[self.places, column]]
+        if not self.training:
+            return frames
+        generator = torch.Generator().manual_seed(_seed(self.seed, column, view))
+        with torch.autocast(self.device.type, enabled=False):  # geometry in bf16 would be off by pixels
+            return augment(frames, self.augmentation, generator, self.places, len(self.index))
+
+    def gather(self, local: Tensor) -> Tensor:
+        local = local.float() if local.is_floating_point() else local
+        if self.world == 1:
+            return local
+        gathered: Tensor = _Gather.apply(local.contiguous(), self.rank, self.world, len(self.index))  # type: ignore[no-untyped-call]
+        return gathered
+
+    def rows(self, values: Tensor, column: int = 0) -> Tensor:
+        return values[torch.from_numpy(self.index[:, column]).to(values.device)].to(self.device)
+
+
+class _Objective(nn.Module):
+    """A stage's module and its weighting as what DeepSpeed runs: a step in, the scalar to descend out."""
+
+    def __init__(self, stage: Stage, weighting: Weighting) -> None:
+        super().__init__()
+        self.stage, self.module, self.weighting = stage, stage.module(), weighting
+        self.names: tuple[str, ...] = ()
+
+    def forward(self, step: Step) -> tuple[Tensor, ...]:
+        """Losses, and in training the scalar before and its derivative by each of them behind."""
+        losses = self.stage.losses(self.module, step)
+        self.names = self.names or tuple(losses)
+        if self.names != tuple(losses):
+            raise FitError(f"{type(self.stage).__name__} gives losses {', '.join(losses)} where it gave {', '.join(self.names)}")
+        values = torch.stack([loss.float() for loss in losses.values()])
+        if not step.training:
+            return (values,)
+        with torch.autocast(step.device.type, enabled=False):
+            total = self.weighting(dict(zip(self.names, values.unbind(), strict=True)), step.generator)
+            (weights,) = torch.autograd.grad(total, values, retain_graph=True)
+        return total, values.detach(), weights
+
+
+class _Loop:
+    """One fit under way."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        train: Data,
+        validation: Data,
+        settings: Trainer,
+        weighting: Weighting,
+        seed: int,
+        context: Context,
+        device: torch.device,
+    ) -> None:
+        self.stage, self.settings, self.context, self.device = stage, settings, context, device
+        self.seed = _seed(seed, type(stage).__name__)
+        self.pixels = {"train": _Pixels(train.frames, device), "validation": _Pixels(validation.frames, device)}
+        self.validates = validation.samples.height > 0
+        torch.manual_seed(_seed(self.seed, "module"))
+        self.objective = _Objective(stage, weighting).to(device)
+        self.optimizer = _optimizer(self.objective, settings)
+        self.scheduler = _scheduler(self.optimizer, settings)
+        self.engine = _engine(self.objective, self.optimizer, settings, context.world)
+        self.history: list[dict[str, float]] = []
+        self.steps = 0
+        self.best: tuple[float, int, State] = (math.inf, 0, {})
+
+    def run(self) -> Fitted:
+        settings = self.settings
+        self._resume()
+        for epoch in range(len(self.history) + 1, settings.epochs + 1):
+            self._epoch(epoch)
+            every = settings.resources.checkpoint_every
+            if every and epoch % every == 0 and epoch < settings.epochs:
+                with tempfile.TemporaryDirectory(prefix="harness-checkpoint-") as folder:
+                    self._save(Path(folder))
+                    self.context.report(self.history[-1], Path(folder))
+            else:
+                self.context.report(self.history[-1], None)
+        _, epoch, state = self.best
+        if settings.selection == "last":
+            epoch, state = settings.epochs, self._state()
+        seconds = sum(entry["seconds"] for entry in self.history)
+        return Fitted(state, self.history, seconds, _peak_memory(self.device), epoch, self.steps)
+
+    def _epoch(self, epoch: int) -> None:
+        """Train, validate, move the learning rate, remember."""
+        started = time.perf_counter()
+        lr = self.optimizer.param_groups[0]["lr"]
+        entry = {"epoch": float(epoch), "lr": lr, **self._train(epoch), **(self._validate(epoch) if self.validates else {})}
+        validation = [value for name, value in entry.items() if name.startswith("validation/")]
+        mean = float(np.mean(validation)) if validation else math.nan
+        if self.settings.selection == "validation" and mean < self.best[0]:
+            self.best = mean, epoch, self._state()
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(mean)
+        elif self.scheduler:
+            self.scheduler.step()
+        self.history.append({**entry, "seconds": time.perf_counter() - started})
+
+    def _train(self, epoch: int) -> dict[str, float]:
+        self.engine.train()
+        batches = self._batches("train", epoch)
+        if not batches:
+            raise FitError(f"{type(self.stage).__name__} has no batch to train on")
+        group = self.settings.accumulate
+        sums: Tensor | float = 0.0
+        for number, index in enumerate(batches):
+            step = self._step("train", index, epoch, number)
+            self.engine.set_gradient_accumulation_boundary((number + 1) % group == 0 or number + 1 == len(batches))
+            total, losses, weights = self.engine(step)
+            seen = torch.cat([losses, weights, total.detach()[None]])
+            if not bool(torch.isfinite(seen).all()):
+                self._refuse(seen, epoch, number + 1)
+            self.engine.backward(total / min(group, len(batches) - number // group * group), scale_wrt_gas=False)
+            self.engine.step()
+            sums = sums + len(index) * seen[:-1]
+        self.steps += len(batches)
+        return self._means(sums, batches, "train", "weight")
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        self.engine.eval()
+        batches = self._batches("validation")
+        sums: Tensor | float = 0.0
+        with torch.no_grad():
+            for number, index in enumerate(batches):
+                (losses,) = self.engine(self._step("validation", index, epoch, number))
+                sums = sums + len(index) * losses
+        means = self._means(sums, batches, "validation") if batches else {}
+        if self.settings.selection == "validation" and not (means and all(map(math.isfinite, means.values()))):
+            bad = [name for name, value in means.items() if not math.isfinite(value)]
+            raise FitError(f"cannot select by {', '.join(bad) or 'validation'} at epoch {epoch}: the loss is not finite")
+        return means
+
+    def _batches(self, part: str, *when: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(_seed(self.seed, part, *when))
+        return list(self.stage.batches(part, self.settings.batch_size, rng))
+
+    def _step(self, part: str, index: np.ndarray, epoch: int, number: int) -> _Step:
+        """The step, with every random number generator set for it."""
+        training = part == "train"
+        seed = _seed(self.seed, part, epoch if training else 0, number)
+        torch.manual_seed(seed)
+        rank, world = self.context.rank, self.context.world
+        size = -(-len(index) // world)
+        return _Step(
+            index=index,
+            progress=epoch / self.settings.epochs,
+            device=self.device,
+            training=training,
+            generator=torch.Generator().manual_seed(seed),
+            seed=seed,
+            rank=rank,
+            world=world,
+            # Where the batch cannot be divided, the last slices take frames from its beginning again; gather leaves them out.
+            places=np.arange(rank * size, (rank + 1) * size) % len(index),
+            pixels=self.pixels[part],
+            augmentation=self.settings.augment,
+        )
+
+    def _means(self, sums: Tensor | float, batches: Iterable[np.ndarray], *kinds: str) -> dict[str, float]:
+        """Means over an epoch's samples, the same on every rank, by ``kind/loss``."""
+        total = torch.as_tensor(sums)
+        if self.context.world > 1:
+            dist.all_reduce(total)
+        means = (total / (self.context.world * sum(map(len, batches)))).tolist()
+        return dict(zip((f"{kind}/{name}" for kind in kinds for name in self.objective.names), means, strict=True))
+
+    def _refuse(self, seen: Tensor, epoch: int, number: int) -> None:
+        names = [f"{what} {name!r}" for what in ("loss", "the weight of") for name in self.objective.names] + ["the weighted sum"]
+        bad = [name for name, finite in zip(names, torch.isfinite(seen).tolist(), strict=True) if not finite]
+        raise FitError(f"{', '.join(bad)}: not finite at epoch {epoch}, step {number}")
+
+    def _state(self) -> State:
+        """A copy of the module's weights; under ZeRO 3 every rank takes part."""
+        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+        with GatheredParameters(list(self.objective.module.parameters()), enabled=self.settings.resources.zero == 3):
+            return {
+                name: value.detach().to("cpu", torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()
+                for name, value in self.objective.module.state_dict().items()
+            }
+
+    def _save(self, folder: Path) -> None:
+        mean, epoch, state = self.best
+        client = {
+            "history": self.history,
+            "steps": self.steps,
+            "best": (mean, epoch),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "lr": [group["lr"] for group in self.optimizer.param_groups],
+        }
+        self.engine.save_checkpoint(str(folder), tag="state", client_state=client)
+        if self.context.rank == 0 and state:
+            save_weights(state, folder / "best.safetensors")
+        files = {str(path.relative_to(folder)): _digest(path) for path in folder.rglob("*") if path.is_file()}
+        manifest = {"world": self.context.world, "zero": self.settings.resources.zero, "files": files}
+        (folder / f"manifest-{self.context.rank}.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+    def _resume(self) -> None:
+        folder = self.context.checkpoint()
+        if folder is None:
+            return
+        made = json.loads((folder / "manifest-0.json").read_text(encoding="utf-8"))
+        zero, world = self.settings.resources.zero, self.context.world
+        if made["zero"] != zero or (zero and made["world"] != world):  # the optimizer's state lies in other pieces
+            log.warning("%s is of %d workers with ZeRO %d; training starts again", folder, made["world"], made["zero"])
+            return
+        _, client = self.engine.load_checkpoint(str(folder), tag="state")
+        self.history, self.steps = client["history"], client["steps"]
+        mean, epoch = client["best"]
+        self.best = mean, epoch, load_weights(folder / "best.safetensors") if epoch else {}
+        for group, lr in zip(self.optimizer.param_groups, client["lr"], strict=True):
+            group["lr"] = lr
+        if self.scheduler:
+            self.scheduler.load_state_dict(client["scheduler"])
+
+
+def _optimizer(objective: _Objective, settings: Trainer) -> torch.optim.Optimizer:
+    """PyTorch's own, because DeepSpeed would compile its own for minutes. What the weighting learns does not decay."""
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": lambda groups, **settings: torch.optim.SGD(groups, momentum=0.9, **settings),
+    }
+    of_module = [p for p in objective.module.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": of_module, "weight_decay": settings.weight_decay}]
+    if isinstance(objective.weighting, nn.Module) and (learned := [p for p in objective.weighting.parameters() if p.requires_grad]):
+        groups.append({"params": learned, "weight_decay": 0.0})
+    return kinds[settings.optimizer](groups, lr=settings.lr)
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, settings: Trainer) -> Any:
+    """Stepped after every epoch; None where the rate stays."""
+    from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, ReduceLROnPlateau, SequentialLR, StepLR
+
+    schedule = settings.schedule
+    if schedule.name == "step":
+        return StepLR(optimizer, schedule.every, schedule.factor)
+    if schedule.name == "plateau":
+        return ReduceLROnPlateau(optimizer, factor=schedule.factor, patience=schedule.patience)
+    if schedule.name == "cosine":
+        warmup = min(schedule.warmup, settings.epochs - 1)
+        cosine = CosineAnnealingLR(optimizer, settings.epochs - warmup)
+        if not warmup:
+            return cosine
+        return SequentialLR(optimizer, [LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup), cosine], [warmup])
+    return None
+
+
+def _engine(objective: _Objective, optimizer: torch.optim.Optimizer, settings: Trainer, world: int) -> Any:
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.runtime import torch_autocast
+
+    deepspeed.ops.__compatible_ops__ = {}  # asked for, it runs a compiler to see; then a minute goes into an op of inference
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    torch_autocast.TORCH_AUTOCAST_INITIALIZED = False  # an engine before this one leaves it set
+    warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed")
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": -(-settings.batch_size // world),
+        "gradient_accumulation_steps": settings.accumulate,
+        "gradient_clipping": settings.clip,
+        "zero_optimization": {"stage": settings.resources.zero},
+        "zero_allow_untested_optimizer": True,  # sgd
+        "steps_per_print": None,
+    }
+    if settings.precision != "fp32":  # weights stay fp32, so that normalisation and small batches keep their precision
+        dtype = {"bf16": "bfloat16", "fp16": "float16"}[settings.precision]
+        config["torch_autocast"] = {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}
+    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config, dist_init_required=False)
+    return engine
+
+
+def _device(settings: Trainer) -> torch.device:
+    if not settings.resources.gpus:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if settings.precision == "fp16":
+            raise RequestError("fp16 needs a GPU", where="trainer.precision", remedy="use bf16 or fp32, or set trainer.resources.gpus")
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RequestError("no GPU is visible", where="trainer.resources.gpus", remedy="set it to 0")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, products of matrices are not reproducible
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _pixels(frames: Frames, rows: np.ndarray, device: torch.device) -> Tensor:
+    """``(n, channels, height, width)`` uint8 on the device."""
+    return torch.from_numpy(frames[rows]).to(device).permute(0, 3, 1, 2).contiguous()
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    return pixels.float().div_(255)
+
+
+def _seed(*words: int | str) -> int:
+    """63 bits that follow from the words alone, alike on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=8).digest()) >> 1
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _free_memory(device: torch.device) -> int:
+    import psutil
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else int(psutil.virtual_memory().available)
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (reset := Path("/proc/self/clear_refs")).exists():
+        reset.write_text("5")  # a process that has fitted before starts from what it holds now
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024
