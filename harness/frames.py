@@ -44,7 +44,7 @@ _IMAGE, _BOX, _LANDMARKS, _NOTHING = 0.0, 1.0, 2.0, -1.0  # where a crop comes f
 _KEY_BYTES = 16 + 5 * 4  # the image's digest, then the geometry as five float32
 _CHUNK_FRAMES, _CHUNK_BYTES = 1024, 64 << 20
 _SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within one tick of the file system's clock
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # no plug-in that starts a program, as EPS does
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM")  # no plug-in that starts a program, as EPS does
 
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples there are."""
