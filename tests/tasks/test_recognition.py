@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "task"
 
 
 def task(**changed: Any) -> Recognition:
-    given = {
+    given: dict[str, Any] = {
         "name": "t",
         "version": 1,
         "protocol": "official",
