@@ -46,7 +46,7 @@ def read(root: str | Path) -> Reading:
         RequestError: There is no such folder, or no clip in it.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise RequestError(f"there is no folder {str(root)!r}", where="task.root", remedy="give the folder that AFEW-VA was unpacked into")
     problems = Problems()
     clips: dict[str, Path] = {}
