@@ -141,7 +141,8 @@ class Scale:
 
 _FISHER_Z = Scale(lambda x: np.arctanh(np.clip(x, -1 + 1e-6, 1 - 1e-6)), np.tanh)
 _ARCSINE = Scale(lambda x: np.arcsin(np.clip(2 * x - 1, -1, 1)), lambda z: (np.sin(np.clip(z, -np.pi / 2, np.pi / 2)) + 1) / 2)
-_POSITIVE = Scale(lambda x: x, lambda z: np.maximum(z, 0))
+_LOGARITHM = Scale(lambda x: np.log(np.maximum(x, 1e-3)), np.exp)  # labels span 2: an error of a thousandth is none
+_COUNT = Scale(lambda x: x, lambda z: np.maximum(z, 0))
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ _CONTINUOUS_METRICS = ("ccc", "pcc", "rmse", "sagr")
 
 def _pooled(units: pl.DataFrame, kind: str, target: str) -> Statistic:
     if kind == "rmse":
-        return Statistic(_column(units, f"{target}.se", f"{target}.n"), _root, _POSITIVE)
+        return Statistic(_column(units, f"{target}.se", f"{target}.n"), _root, _LOGARITHM)
     if kind == "sagr":
         return Statistic(_column(units, f"{target}.agree", f"{target}.n"), _ratio, _ARCSINE)
     sums, gap = _moment_sums(units, target)
@@ -300,13 +301,13 @@ def _per_clip(units: pl.DataFrame, kind: str, target: str) -> Statistic:
     values = _clip_values(units, kind, target)
     defined = np.isfinite(values)
     sums = np.stack([np.where(defined, values, 0.0), defined], axis=1)
-    return Statistic(sums, _ratio, {"rmse": _POSITIVE, "sagr": _ARCSINE}.get(kind, _FISHER_Z))
+    return Statistic(sums, _ratio, {"rmse": _LOGARITHM, "sagr": _ARCSINE}.get(kind, _FISHER_Z))
 
 
 def _undefined(units: pl.DataFrame, target: str) -> Statistic:
     labelled = _column(units, f"{target}.n")[:, 0] > 0
     missing = labelled & np.isnan(_clip_values(units, "ccc", target))
-    return Statistic(missing[:, None].astype(float), lambda sums: sums[..., 0], _POSITIVE)
+    return Statistic(missing[:, None].astype(float), lambda sums: sums[..., 0], _COUNT)
 
 
 def _accuracy(units: pl.DataFrame, classes: Sequence[str]) -> Statistic:
@@ -394,7 +395,7 @@ class Panel:
         alone = pl.col("subject").is_null() | (pl.col("subject").n_unique().over("fold") == 1)
         keyed = units.with_columns(part=pl.when(alone).then("clip"))
         places = keyed.select(cluster).unique().sort(cluster).with_columns(place=pl.int_range(pl.len()).over("fold"))
-        self._units = keyed.join(places, on=cluster, nulls_equal=True).sort("evaluation", "place")
+        self._units = keyed.join(places, on=cluster, nulls_equal=True).sort("evaluation", "place", "clip")
         self._sizes: dict[object, int] = dict(places.group_by("fold", maintain_order=True).len().iter_rows())
         rows = self._units.select("evaluation", "fold", "place", same=pl.struct("evaluation", "place").rle_id())
         rows = rows.with_row_index("start").unique("same", keep="first", maintain_order=True)
@@ -413,7 +414,8 @@ class Panel:
         score = self._mean(dense, metric)
         half = self._half_width(dense, scale.forward(self._resample(dense, metric)))
         centre = scale.forward(np.asarray(score))
-        return Interval(score, *(float(scale.backward(centre + side * half)) for side in (-1, 1)))
+        lo, hi = (float(scale.backward(centre + side * half)) for side in (-1, 1))
+        return Interval(score, min(lo, score), max(hi, score))  # a perfect score lies beyond the end of its scale
 
     def difference(self, a: Sequence[str], b: Sequence[str], metric: str) -> Difference:
         """How far ``a`` is above ``b``, over the folds that both have."""
