@@ -146,11 +146,12 @@ def _explain(error: Exception, overrides: Sequence[str], extra: Sequence[Path]) 
         known = dotted_keys(compose([o for o in overrides if o.split("=")[0].strip("+~") in groups(extra)], extra))
         given = next((o for o in overrides if o.split("=")[0].strip("+~") == key), key)
         return RequestError(f"no such key: {key}", where=given, remedy=did_you_mean(key, known) if len(key) > 1 else None)
-    given = next((o for o in overrides if o and (o in text or o.split("=")[0] in text)), "")
-    if "=" not in given and any("=" not in o for o in overrides):
-        given = next(o for o in overrides if "=" not in o)
-        return RequestError(f"{given!r} is no override", where="command line", remedy="write it as key=value")
-    return RequestError(_first_line(error), where=given or "config")
+    from hydra.errors import OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return RequestError(f"{error.override!r} is no override: {_first_line(error)}", where="command line", remedy="write it as key=value")
+    given = next((o for o in overrides if o.split("=")[0] in text), "config")
+    return RequestError(_first_line(error), where=given)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,83 @@
+"""Names and overrides make one config, and every mistake is one line with a remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.errors import RequestError, did_you_mean
+from tests.conftest import PLUGIN
+
+EXTRA = [PLUGIN / "configs"]
+
+
+def test_every_task_and_baseline_composes() -> None:
+    for task in config.available("task"):
+        assert config.compose([f"task={task}"])["task"]["name"] == task
+    for baseline in config.available("baseline"):
+        assert config.compose([f"baseline={baseline}"])["baseline"]["name"] == baseline
+
+
+def test_every_config_says_in_one_line_what_it_is() -> None:
+    for group in config.groups():
+        for name, description in config.available(group).items():
+            assert len(description) > 10, f"{group}/{name}.yaml"
+
+
+def test_a_users_folder_adds_names_and_the_task_may_choose_the_baseline() -> None:
+    composed = config.compose(["task=toy"], EXTRA)
+    assert composed["baseline"]["name"] == "toy"
+    assert config.compose(["task=toy", "baseline=mean_label"], EXTRA)["baseline"]["name"] == "mean_label"
+    assert "toy" in config.available("task", EXTRA)
+    assert "toy" not in config.available("task")
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"),
+    [
+        ("trainer.epoch=3", "did you mean 'trainer.epochs'?"),
+        ("baseline=mtclar", "did you mean 'mt_clar'?"),
+        ("evaluate.suport.size=3", "did you mean 'evaluate.support.size'?"),
+        ("epochs", "write it as key=value"),
+    ],
+)
+def test_a_mistake_is_told_with_what_would_be_right(override: str, remedy: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        config.compose([override])
+    assert remedy in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_that_cannot_be_parsed_is_told_too() -> None:
+    with pytest.raises(RequestError) as caught:
+        config.compose(["trainer.epochs={"])
+    assert "\n" not in str(caught.value)
+    assert "trainer.epochs={" in str(caught.value)
+
+
+def test_a_config_folder_that_is_not_there_is_named() -> None:
+    with pytest.raises(RequestError, match="no such folder: /nowhere"):
+        config.compose([], [Path("/nowhere")])
+
+
+def test_place_sets_what_is_there_and_refuses_what_is_not() -> None:
+    node = {"a": {"b": 1}}
+    config.place(node, "a.b", 2)
+    assert node == {"a": {"b": 2}}
+    for key in ("a.c", "c", "a.b.c", "x.b"):
+        with pytest.raises(RequestError, match="no such key"):
+            config.place(node, key, 3)
+
+
+def test_instantiate_says_which_target_and_why() -> None:
+    with pytest.raises(RequestError, match=r"cannot import no\.such\.Thing"):
+        config.instantiate({"_target_": "no.such.Thing"})
+    with pytest.raises(RequestError, match="unexpected keyword"):
+        config.instantiate({"_target_": "harness.frames.Transform", "colour": 1})
+
+
+def test_did_you_mean_names_the_closest_or_all() -> None:
+    assert did_you_mean("mt_claar", ["mt_clar", "ridge"]) == "did you mean 'mt_clar'?"
+    assert did_you_mean("zzz", ["b", "a"]) == "choose from: a, b"
