@@ -253,9 +253,13 @@ def _npy(path: Path, size: int) -> np.ndarray:
 @lru_cache(maxsize=256)
 def _npy_header(header: bytes) -> tuple[np.dtype, int]:
     file = io.BytesIO(header)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("no version 1.0 of the format")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # of NumPy, and of Python's tokenizer, to which it hands a header that is no literal
+        raise ValueError(f"no header of NumPy's format: {error}") from None
+    if version != (1, 0):
+        raise ValueError(f"version {version} of NumPy's format")
     if dtype.kind not in "fiuUS":
         raise ValueError(f"values of type {dtype}")
     return dtype, int(np.prod(shape))
