@@ -1,0 +1,188 @@
+"""Backbones: a small convolutional net, and any vision model of ``transformers``. Frames in [0, 1] go in, embeddings come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import RequestError, did_you_mean
+
+
+def build(config: Mapping[str, Any], *, channels: int, dim: int = 256) -> nn.Module:
+    """A new backbone.
+
+    Args:
+        config: ``name`` (``conv`` or ``transformers``) and the options of :class:`Conv` or :class:`Pretrained`.
+        channels: Of the frames, 1 or 3.
+        dim: Of the embedding.
+
+    Returns:
+        A module from ``(b, channels, height, width)`` in [0, 1] to ``(b, dim)``. What it does with one frame does not
+        depend on the others, as long as the model has no batch normalisation of its own.
+
+    Raises:
+        RequestError: An unknown name or option, or weights that are not there.
+    """
+    options = dict(config)
+    name = options.pop("name", None)
+    if name not in _BACKBONES:
+        raise RequestError(f"no backbone is called {name!r}", where="backbone.name", remedy=did_you_mean(str(name), _BACKBONES))
+    try:
+        module: nn.Module = _BACKBONES[name](channels=channels, dim=dim, **options)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # the call itself, not what it does
+            raise RequestError(f"backbone {name}: {error}", where="backbone") from error
+        raise
+    return module
+
+
+class Conv(nn.Module):
+    """Four blocks of convolution, group normalisation and ReLU on a coarse grid, then one linear layer.
+
+    Each frame is first brought to mean 0 and deviation 1, so that light does not matter. The last map is averaged over
+    ``grid`` x ``grid`` cells and not over all of it: where a corner of the mouth is says more than that there is one.
+
+    Args:
+        channels: Of the frames.
+        dim: Of the embedding.
+        widths: Channels of the blocks; multiples of 8.
+        grid: Cells a side that the last map is averaged over.
+    """
+
+    def __init__(self, *, channels: int, dim: int, widths: Sequence[int] = (16, 32, 64, 128), grid: int = 3) -> None:
+        super().__init__()
+        if len(widths) < 2 or any(width % 8 for width in widths):
+            raise RequestError(f"widths {list(widths)}", where="backbone.widths", remedy="give two or more multiples of 8")
+        blocks: list[nn.Module] = []
+        for depth, (before, width) in enumerate(zip((channels, *widths), widths, strict=False)):
+            size, stride = (5, 2) if depth == 0 else (3, 1)
+            blocks += [nn.Conv2d(before, width, size, stride, size // 2, bias=False), nn.GroupNorm(8, width), nn.ReLU()]
+            if depth < len(widths) - 1:
+                blocks.append(nn.MaxPool2d(2))
+        self.blocks = nn.Sequential(*blocks)
+        self.grid = grid
+        self.embedding = nn.Linear(widths[-1] * grid**2, dim)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        centred = frames - frames.mean((1, 2, 3), keepdim=True)
+        centred = centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
+        maps = self.blocks(centred.contiguous(memory_format=torch.channels_last))
+        embedding: Tensor = self.embedding(F.adaptive_avg_pool2d(maps, self.grid).flatten(1))
+        return embedding
+
+
+class Pretrained(nn.Module):
+    """A vision model of ``transformers``, its pooled output and one linear layer.
+
+    Grey frames are repeated to the model's channels, frames are resized to the model's size and normalised as the model's
+    preprocessor says.
+
+    Args:
+        channels: Of the frames.
+        dim: Of the embedding.
+        model: A name on the Hugging Face hub or a local folder; None to build the model from ``config`` alone.
+        pretrained: Take the model's weights, not only its configuration.
+        config: Changes to the model's configuration; with ``model: null`` its ``model_type`` and sizes.
+        frozen: Train the linear layer alone.
+        download: Whether the network may be asked for what is not on this machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        dim: int,
+        model: str | None = None,
+        pretrained: bool = True,
+        config: Mapping[str, Any] | None = None,
+        frozen: bool = False,
+        download: bool = False,
+    ) -> None:
+        super().__init__()
+        network, mean, std = _from_config(config or {}) if model is None else _from_model(model, config or {}, pretrained, download)
+        self.network = getattr(network, "vision_model", network)  # CLIP and its kind: without the text half
+        if self.network.main_input_name != "pixel_values":
+            raise RequestError(f"{type(network).__name__} is no vision model", where="backbone", remedy="choose one that takes images")
+        self.frozen = frozen
+        self.channels = getattr(self.network.config, "num_channels", 3)
+        self.size = getattr(self.network.config, "image_size", None)
+        if channels not in (1, self.channels):
+            what = f"frames of {channels} channels for a model of {self.channels}"
+            raise RequestError(what, where="task.frames.channels", remedy="set it to 1")
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        if frozen:
+            self.network.requires_grad_(False)
+        self.train()
+        side = self.size or 64
+        with torch.no_grad():
+            training, _ = self.network.training, self.network.eval()
+            width = self._pooled(torch.zeros(1, channels, side, side)).shape[1]
+            self.network.train(training)
+        self.embedding = nn.Linear(width, dim)
+
+    mean: Tensor
+    std: Tensor
+
+    def train(self, mode: bool = True) -> Pretrained:
+        super().train(mode)
+        if self.frozen:
+            self.network.eval()  # dropout and running statistics rest as well
+        return self
+
+    def forward(self, frames: Tensor) -> Tensor:
+        embedding: Tensor = self.embedding(self._pooled(frames))
+        return embedding
+
+    def _pooled(self, frames: Tensor) -> Tensor:
+        if self.size and frames.shape[2:] != (self.size, self.size):
+            frames = F.interpolate(frames, (self.size, self.size), mode="bilinear", antialias=True)
+        output = self.network(pixel_values=(frames.expand(-1, self.channels, -1, -1) - self.mean) / self.std)
+        pooled: Tensor | None = getattr(output, "pooler_output", None)
+        if pooled is None:
+            last: Tensor = output.last_hidden_state
+            pooled = last.mean(1) if last.dim() == 3 else last.mean((2, 3))  # tokens, or a map
+        return pooled.flatten(1)
+
+
+_BACKBONES: dict[str, Any] = {"conv": Conv, "transformers": Pretrained}
+
+
+def _from_config(config: Mapping[str, Any]) -> tuple[Any, list[float], list[float]]:
+    """A model without weights, and the normalisation of its frames."""
+    from transformers import AutoConfig, AutoModel
+
+    options = dict(config)
+    kind = options.pop("model_type", None)
+    if kind is None:
+        raise RequestError("neither a model nor a model_type", where="backbone", remedy="set backbone.model or backbone.config.model_type")
+    try:
+        return AutoModel.from_config(AutoConfig.for_model(kind, **options)), [0.5], [0.5]  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"no such vision model: {_first_line(error)}", where="backbone.config") from error
+
+
+def _from_model(model: str, config: Mapping[str, Any], pretrained: bool, download: bool) -> tuple[Any, list[float], list[float]]:
+    from transformers import AutoConfig, AutoModel
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    local = {"local_files_only": not download}
+    try:
+        settings = AutoConfig.from_pretrained(model, **local, **config)
+        made = AutoModel.from_pretrained(model, config=settings, **local) if pretrained else AutoModel.from_config(settings)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        remedy = "give a folder with the model" if download else "give a folder with the model, or set backbone.download=true"
+        raise RequestError(f"cannot load {model}: {_first_line(error)}", where="backbone.model", remedy=remedy) from error
+    try:
+        processor, _ = ImageProcessingMixin.get_image_processor_dict(model, **local)
+    except (OSError, ValueError):
+        processor = {}
+    return made, processor.get("image_mean", [0.5]), processor.get("image_std", [0.5])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,186 @@
+"""What every method must beat: rules that look at the support's labels alone, and ridge regression on embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from baselines import support as supports
+from baselines.pairs import AFFECT
+from baselines.support import Support
+from harness.baseline import Baseline, Data, Query
+from harness.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class MeanLabel(Baseline):
+    """The best constant.
+
+    Valence and arousal: the mean label of the clip's support frames, or of the training samples where it has none.
+    Expression: the frequencies in the training samples, so the most frequent one. Action units: always there, which is
+    the constant with the best F1, unless the training samples never show one.
+    """
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        n = query.test.samples.height
+        predicted: dict[str, np.ndarray] = {}
+        for target in query.targets:
+            if target == "expression":
+                codes = query.train.codes(query.classes)
+                counts = np.bincount(codes[codes >= 0], minlength=len(query.classes))
+                predicted[target] = np.tile(counts / max(counts.sum(), 1), (n, 1))
+            elif target in AFFECT:
+                support = supports.of(query, target)
+                predicted[target] = support.mean(support.labels[target], default=_mean(query.train.labels(target)))
+            else:
+                predicted[target] = np.full(n, float((query.train.labels(target) > 0).any()))
+        return predicted
+
+
+class LastLabel(Baseline):
+    """The latest support label not after the frame; before the first one, that one."""
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        return _from_support(query, lambda support, labels: supports.at(labels, support.last()))
+
+
+class Interpolation(Baseline):
+    """Support labels interpolated linearly in time, constant beyond the first and the last. It looks into the future."""
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        return _from_support(query, Support.interpolated)
+
+
+class Ridge(Baseline):
+    """Ridge regression on standardised embeddings, fitted on the training samples.
+
+    The penalty is the best of five in cross-validation by subject (by clip where a subject is not known). Expressions are
+    regressed as indicators; what comes out is clipped and scaled to probabilities. Where a clip has support frames, a
+    second ridge, of its own and strongly penalised, is fitted to the errors on them and corrects the clip.
+
+    Args:
+        backbone: Of the random features, used where the baseline has no stage; see :func:`baselines.backbones.build`.
+        dim: Of the random features.
+        seed: Of the random features.
+        penalties: To choose from, per training sample.
+        clip_penalty: Of the ridge on support errors; the larger, the more it only moves the clip as a whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Mapping[str, Any] | None = None,
+        dim: int = 256,
+        seed: int = 0,
+        penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
+        clip_penalty: float = 256.0,
+    ) -> None:
+        self.backbone, self.dim, self.seed = backbone, dim, seed
+        self.penalties, self.clip_penalty = tuple(penalties), clip_penalty
+        self._network: nn.Module | None = None
+        self._fitted: tuple[Data, tuple[Any, dict[str, Any]]] | None = None
+
+    def encode(self, frames: Tensor) -> Tensor:
+        if self.backbone is None:
+            raise RequestError("ridge has neither a stage nor a backbone", where="baseline.backbone", remedy="give it one of the two")
+        if self._network is None:
+            import torch
+
+            from baselines import backbones
+
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                self._network = backbones.build(self.backbone, channels=frames.shape[1], dim=self.dim).eval().to(frames.device)
+        embeddings: Tensor = self._network(frames)
+        return embeddings
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        scaler, models = self._models(query)
+        features = scaler.transform(query.embeddings.astype(np.float64))
+        predicted: dict[str, np.ndarray] = {}
+        for target in query.targets:
+            raw = models[target].predict(features)
+            if target == "expression":
+                positive = raw.clip(1e-6)
+                predicted[target] = positive / positive.sum(axis=1, keepdims=True)
+            else:
+                support = supports.of(query, target)
+                error = support.labels[target] - raw[support.rows]
+                predicted[target] = np.clip(raw + _clip_ridge(support, features, error, self.clip_penalty), -1, 1)
+        return predicted
+
+    def _models(self, query: Query) -> tuple[Any, dict[str, Any]]:
+        """The scaler and the models by target: the same for every setting of one split, so fitted once."""
+        if self._fitted is None or self._fitted[0] is not query.train:
+            from sklearn.preprocessing import StandardScaler
+
+            scaler = StandardScaler()
+            features = scaler.fit_transform(query.train_embeddings.astype(np.float64))
+            samples = query.train.samples
+            groups = samples["subject"].fill_null(samples["clip"]).rank("dense").to_numpy()
+            models = {}
+            for target in query.targets:
+                if target == "expression":
+                    codes = query.train.codes(query.classes)
+                    labels = np.where(codes[:, None] < 0, np.nan, np.eye(len(query.classes))[codes])
+                else:
+                    labels = query.train.labels(target).astype(np.float64)
+                known = np.isfinite(labels.reshape(len(labels), -1)).all(axis=1)
+                models[target] = _chosen(features[known], labels[known], groups[known], self.penalties)
+            self._fitted = query.train, (scaler, models)
+        return self._fitted[1]
+
+
+def _from_support(query: Query, rule: Any) -> dict[str, np.ndarray]:
+    predicted = {}
+    for target in query.targets:
+        support = supports.of(query, target)
+        supports.require(query, support)
+        predicted[target] = rule(support, support.labels[target])
+    return predicted
+
+
+def _mean(labels: np.ndarray) -> float:
+    """Of the labels there are; 0 without any."""
+    known = labels[np.isfinite(labels)]
+    return float(known.mean(dtype=np.float64)) if len(known) else 0.0
+
+
+def _chosen(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, penalties: tuple[float, ...]) -> Any:
+    """A fitted ridge regression, its penalty the best in cross-validation by group."""
+    from sklearn.linear_model import Ridge as Regression
+    from sklearn.model_selection import GroupKFold, cross_val_score
+
+    if not len(labels):
+        raise RequestError("no training sample is labelled", where="ridge", remedy="choose a task that its data are labelled for")
+    models = [Regression(alpha=penalty * len(labels)) for penalty in penalties]
+    folds = GroupKFold(min(5, len(np.unique(groups))))
+    if folds.n_splits > 1:
+        scores = [cross_val_score(m, features, labels, groups=groups, cv=folds, scoring="neg_mean_squared_error").mean() for m in models]
+        models = [models[int(np.argmax(scores))]]
+    return models[-1].fit(features, labels)
+
+
+def _clip_ridge(support: Support, features: np.ndarray, error: np.ndarray, penalty: float) -> np.ndarray:
+    """``(n,)``: for every clip a ridge regression with intercept of its support frames' errors on their features; 0 without any.
+
+    In its dual form, with one small system of equations a clip, solved for all clips at once.
+    """
+    n = len(features)
+    if not len(error):
+        return np.zeros(n)
+    there = support.table != supports.NOWHERE
+    rows = support.rows[support.table]
+    count = np.maximum(there.sum(axis=1), 1)
+    mean_error = np.where(there, error[support.table], 0).sum(axis=1) / count
+    mean_features = np.where(there[:, :, None], features[rows], 0).sum(axis=1) / count[:, None]
+    centred = np.where(there[:, :, None], features[rows] - mean_features[:, None], 0)
+    left = np.where(there, error[support.table] - mean_error[:, None], 0)
+    gram = centred @ centred.transpose(0, 2, 1) + penalty * np.eye(there.shape[1])
+    slope = np.einsum("ckd,ck->cd", centred, np.linalg.solve(gram, left[:, :, None])[:, :, 0])
+    moved: np.ndarray = mean_error[support.clip] + np.einsum("nd,nd->n", features - mean_features[support.clip], slope[support.clip])
+    return moved
