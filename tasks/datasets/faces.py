@@ -216,7 +216,8 @@ class _Face:
         i, au = self.identity, self.au
         inner, outer = 0.10 * au[4] - 0.15 * au[1], 0.05 * au[4] - 0.13 * au[2] - 0.02 * au[1]
         bow = i["brow_arch"] + 0.05 * au[2] * (1 - au[4])
-        return i["brow_y"] + 0.02 * au[9] + inner + (i["brow_tilt"] + outer - inner) * t - 4 * bow * t * (1 - t)
+        height: np.ndarray = i["brow_y"] + 0.02 * au[9] + inner + (i["brow_tilt"] + outer - inner) * t - 4 * bow * t * (1 - t)
+        return height
 
     def lids(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Heights of the upper and the lower lid from the inner (t = -1) to the outer corner (t = 1)."""
@@ -237,17 +238,19 @@ class _Face:
 
 def _edge(distance: np.ndarray, ramp: np.ndarray) -> np.ndarray:
     """1 inside (distance > 0), 0 outside, linear over one ramp."""
-    return np.clip(distance / ramp + 0.5, 0, 1)
+    inside: np.ndarray = np.clip(distance / ramp + 0.5, 0, 1)
+    return inside
 
 
 def _bump(x: np.ndarray) -> np.ndarray:
     """A smooth hill over -1..1."""
-    hill = np.maximum(1 - x * x, 0)
-    return hill * hill
+    hill: np.ndarray = np.maximum(1 - x * x, 0) ** 2
+    return hill
 
 
 def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.sqrt(x * x + y * y)  # ten times faster than np.hypot, which guards against an overflow that cannot happen here
+    length: np.ndarray = np.sqrt(x * x + y * y)  # ten times faster than np.hypot, which guards against an overflow that cannot happen here
+    return length
 
 
 def _colour(red: float | np.ndarray, green: float | np.ndarray, blue: float | np.ndarray) -> np.ndarray:
@@ -290,7 +293,8 @@ def _draw(face: _Face, size: int, rng: np.random.Generator) -> np.ndarray:
     planes = canvas.planes
     planes *= n["exposure"] * (1 + n["light_x"] * x + n["light_y"] * y)
     planes += n["grain"] * 3.46 * (rng.random(x.shape, np.float32) - 0.5)
-    return (np.clip(planes, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 3, 0)
+    pixels: np.ndarray = (np.clip(planes, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels.transpose(1, 2, 3, 0)
 
 
 @dataclass(frozen=True)
@@ -315,7 +319,8 @@ class _Canvas:
         A copy, because operations on whole blocks of memory are several times faster than on a view's short rows.
         """
         rows, columns = face.span(side, top, bottom, self.x.shape[-1])
-        part = _Canvas(*(np.ascontiguousarray(a[..., rows, columns]) for a in (self.planes, self.x, self.y)), self.ramp)
+        planes, x, y = (np.ascontiguousarray(values[..., rows, columns]) for values in (self.planes, self.x, self.y))
+        part = _Canvas(planes, x, y, self.ramp)
         yield part
         self.planes[..., rows, columns] = part.planes
 
@@ -330,7 +335,8 @@ class _Canvas:
 
 
 def _mix(one: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarray:
-    return one + share * (other - one)
+    mixed: np.ndarray = one + share * (other - one)
+    return mixed
 
 
 def _hue(turn: np.ndarray, value: float | np.ndarray) -> np.ndarray:
