@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,16 @@ def address_of_frame(frame: pl.DataFrame) -> str:
     """The address of a frame: column names, types, values and row order; the same under every version of Polars."""
     digest = hashlib.sha256(canonical([[name, str(dtype)] for name, dtype in frame.schema.items()]).encode())
     for column in frame.iter_columns():
-        digest.update(column.is_null().to_numpy().tobytes())
+        values = column
+        if isinstance(column.dtype, pl.Array):
+            digest.update(column.is_null().to_numpy().tobytes())
+            values = column.drop_nulls().reshape((-1,))
+        digest.update(values.is_null().to_numpy().tobytes())
         if isinstance(column.dtype, (pl.String, pl.Enum, pl.Categorical)):
-            digest.update("\0".join(column.cast(pl.String).fill_null("").to_list()).encode())
-        elif isinstance(column.dtype, pl.Array):
-            width = math.prod(column.dtype.shape)
-            values = column.reshape((-1,)).fill_null(0) if column.null_count() == 0 else column.drop_nulls().reshape((-1,)).fill_null(0)
-            digest.update(f"{width}:".encode() + values.to_numpy().tobytes())
+            text = values.cast(pl.String).fill_null("")
+            digest.update(text.str.len_bytes().to_numpy().tobytes() + "".join(text.to_list()).encode())
         else:
-            digest.update(column.fill_null(0).to_numpy().tobytes())
+            digest.update(values.fill_null(0).to_numpy().tobytes())
     return digest.hexdigest()[:LENGTH]
 
 
@@ -58,14 +59,16 @@ def address_of_file(path: Path) -> str:
 
 def source_of(target: str) -> tuple[str, str] | None:
     """Dotted ``_target_`` → the module file that defines it and the SHA-256 of its text, found without importing it."""
-    from importlib.util import find_spec
-
-    parts = target.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        try:
-            spec = find_spec(".".join(parts[:end]))
-        except (ImportError, ValueError):
-            continue
-        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
-            return spec.origin, hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
-    return None
+    names, search = target.split(".")[:-1], None
+    origin = None
+    for depth in range(len(names)):  # not importlib.util.find_spec, which imports the packages on the way
+        name = ".".join(names[: depth + 1])
+        spec = next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, search)) is not None), None)
+        if spec is None:  # the rest of the target are attributes
+            break
+        origin, search = spec.origin, spec.submodule_search_locations
+        if search is None:
+            break
+    if origin is None or not Path(origin).is_file():
+        return None
+    return origin, hashlib.sha256(Path(origin).read_bytes()).hexdigest()
