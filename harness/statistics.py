@@ -403,6 +403,7 @@ class Panel:
         runs = rows.with_row_index("run").group_by("evaluation").agg(pl.first("fold"), first=pl.min("run"), last=pl.max("run"))
         self._runs = {name: (fold, slice(first, last + 1)) for name, fold, first, last in runs.iter_rows()}
         self._known: dict[str, tuple[Statistic, Array]] = {}
+        self._drawn: dict[tuple[str, ...], dict[object, Array]] = {}  # a row of a table is asked for more than once
 
     def score(self, evaluations: Sequence[str], metric: str) -> float:
         """The metric: mean over folds of the mean over a fold's evaluations."""
@@ -412,7 +413,7 @@ class Panel:
         """The score with its 95 % interval over subjects."""
         dense, scale = self._dense(evaluations, metric), self._statistic(metric)[0].scale
         score = self._mean(dense, metric)
-        half = self._half_width(dense, scale.forward(self._resample(dense, metric)))
+        half = self._half_width(dense, scale.forward(self._resample(evaluations, metric, dense)))
         centre = scale.forward(np.asarray(score))
         lo, hi = (float(scale.backward(centre + side * half)) for side in (-1, 1))
         return Interval(score, min(lo, score), max(hi, score))  # a perfect score lies beyond the end of its scale
@@ -425,7 +426,7 @@ class Panel:
             return Difference(*[float("nan")] * 4)
         dense_a, dense_b = ({fold: dense[fold] for fold in shared} for dense in (dense_a, dense_b))
         value = self._mean(dense_a, metric) - self._mean(dense_b, metric)
-        half = self._half_width(dense_a, self._resample(dense_a, metric) - self._resample(dense_b, metric))
+        half = self._half_width(dense_a, self._resample(a, metric, dense_a) - self._resample(b, metric, dense_b))
         return Difference(value, value - half, value + half, self._permutation(dense_a, dense_b, metric, value))
 
     def _statistic(self, metric: str) -> tuple[Statistic, Array]:
@@ -452,13 +453,14 @@ class Panel:
         value = self._statistic(metric)[0].value
         return float(np.mean([value(grid.sum(axis=1)).mean() for grid in dense.values()]))
 
-    def _resample(self, dense: dict[object, Array], metric: str) -> Array:
-        """``(draws,)`` scores, the same draws of subjects for whatever is asked."""
-        value, order, total = self._statistic(metric)[0].value, list(self._sizes), np.zeros(self._draws)
-        for fold, grid in dense.items():
-            counts = bootstrap(grid.shape[1], draws=self._draws, seed=(self._seed, order.index(fold)))
-            total += value(np.tensordot(counts, grid, axes=(1, 1))).mean(axis=1)
-        return total / len(dense)
+    def _resample(self, evaluations: Sequence[str], metric: str, dense: dict[object, Array]) -> Array:
+        """``(draws,)`` scores over the folds of ``dense``, the same draws of subjects for whatever is asked."""
+        drawn, order = self._drawn.setdefault((metric, *evaluations), {}), list(self._sizes)
+        for fold in dense.keys() - drawn.keys():
+            counts = bootstrap(dense[fold].shape[1], draws=self._draws, seed=(self._seed, order.index(fold)))
+            drawn[fold] = self._statistic(metric)[0].value(np.tensordot(counts, dense[fold], axes=(1, 1))).mean(axis=1)
+        scores: Array = np.mean([drawn[fold] for fold in dense], axis=0)
+        return scores
 
     def _half_width(self, dense: dict[object, Array], values: Array) -> float:
         from scipy.special import stdtrit  # a twentieth of the import of scipy.stats

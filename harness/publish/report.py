@@ -1,0 +1,100 @@
+"""One sweep's results as files: the table in every format, its picture, and a page that needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.leaderboard import efficiency
+from harness.publish.tables import legend, number, readable, render
+from harness.store import write_atomically
+
+
+@dataclass(frozen=True)
+class Board:
+    """One ranked table and what must be said with it.
+
+    Attributes:
+        title: Task and sweep.
+        table: What ``leaderboard.leaderboard`` returned.
+        primary: The metric in ``score``.
+        notes: Protocol, dataset, reconstructions, gaps.
+        facts: For the page: question, command, provenance.
+    """
+
+    title: str
+    table: pl.DataFrame
+    primary: str
+    notes: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+    @property
+    def legend(self) -> tuple[str, ...]:
+        """What the columns mean, then the notes."""
+        return (*legend(self.table, primary=self.primary), *self.notes)
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a report adds to the table: tables of its own, and figures by file name."""
+
+    tables: Mapping[str, pl.DataFrame]
+    figures: Mapping[str, bytes]
+    notes: tuple[str, ...] = ()
+
+
+def label_efficiency(board: Board) -> Extra:
+    """Score against labelled frames: the curve, the area under it, and the budget at which it meets the fully labelled control.
+
+    That control is the best one without support: a linear probe, say, trained on every label of the training clips and on none of
+    the clip itself.
+    """
+    from harness.publish.curve import label_efficiency as draw
+
+    table = board.table
+    free = table.filter(pl.col("control") & (pl.col("labels_per_clip") == 0) & pl.col("score").is_not_null()).sort(
+        "score", "arm", descending=[True, False]
+    )
+    reference, name = (free["score"][0], free["arm"][0]) if free.height else (None, None)
+    apart = [setting for setting in ("support.selection", "anchor") if setting in table.columns]
+    by = ["arm", *(setting for setting in apart if setting == "support.selection" or table[setting].drop_nulls().n_unique() > 1)]
+    areas = efficiency(table, by=by, reference=reference)
+    series = tuple(column for column in by if column != "support.selection")
+    note = f"Bands: 95 % interval over subjects. {' '.join(board.notes[:1])}"
+    figures = draw(table, title=board.title, score=board.primary, series=series, reference=reference, note=note)
+    told = (
+        ()
+        if reference is None
+        else (
+            f"meets: the share of a clip's frames to label at which a method first reaches {name} without support ({number(reference)}), which is trained on every label of the training clips.",
+        )
+    )
+    area = "area: mean score over log2 of the labelled frames a clip, by trapezoids."
+    return Extra({"label efficiency": areas}, {f"label_efficiency.{kind}": data for kind, data in figures.items()}, (area, *told))
+
+
+def write(board: Board, extra: Extra, folder: Path) -> list[Path]:
+    """Write ``table.md``, ``table.csv``, ``table.parquet``, the extra tables and figures, and ``index.html`` into a folder."""
+    from harness.publish.page import page
+
+    shown = readable(board.table)
+    notes = (*board.legend, *extra.notes)
+    text = str(render(shown, "markdown", title=board.title, notes=notes))
+    for name, frame in extra.tables.items():
+        text += "\n" + str(render(frame, "markdown", title=name))
+    files: dict[str, bytes | str] = {
+        "table.md": text,
+        "table.csv": render(board.table, "csv"),
+        "table.tex": render(shown, "latex", title=board.title),
+        **{f"{name.replace(' ', '_')}.csv": render(frame, "csv") for name, frame in extra.tables.items()},
+        **extra.figures,
+        "index.html": page(board, extra),
+        "table.parquet": render(board.table, "parquet"),
+    }
+    for name, data in files.items():
+        write_atomically(folder / name, data if isinstance(data, bytes) else data.encode())
+    return [folder / name for name in files]
