@@ -237,12 +237,14 @@ def build(
             composed = configs.compose([*sweep.overrides, *overrides, *chosen], extra)
             label = " ".join([composed["baseline"]["name"] if arm == "run" else arm, *map(str, names)])
             settings = _settings(composed, evaluate_axes)
+            keys = [_split_override(item)[0].lstrip("+") for item in [*sweep.overrides, *overrides]]
+            given = [key.removeprefix("trainer.") for key in [*keys, *fit_axes] if key.startswith("trainer.")]
             for values in itertools.product(*fit_axes.values()):
                 one = copy.deepcopy(composed)
                 for key, value in zip(fit_axes, values, strict=True):
                     configs.place(one, key, value)
                 varied = [str(v) for k, v in zip(fit_axes, values, strict=True) if k not in ("fold", "seed") and len(fit_axes[k]) > 1]
-                _add(plan, rows, seen, one, " ".join([label, *varied]), settings, snapshot_of)
+                _add(plan, rows, seen, one, " ".join([label, *varied]), settings, given, snapshot_of)
     return Plan(sweep, pl.DataFrame(rows, schema=PLAN, orient="row"), plan.jobs, plan.snapshots, plan.tasks)
 
 
@@ -253,6 +255,7 @@ def _add(
     one: Config,
     arm: str,
     settings: Sequence[Config],
+    given: Sequence[str],
     snapshot_of: Callable[[Config, Config], Snapshot],
 ) -> None:
     node, baseline, fold = one["task"], one["baseline"], one["fold"]
@@ -272,7 +275,9 @@ def _add(
     }
     stages: list[StageSpec] = []
     for name, stage in (baseline.get("stages") or {}).items():
-        trainer = {**one["trainer"], **(stage.get("trainer") or {})}
+        trainer = copy.deepcopy({**one["trainer"], **(stage.get("trainer") or {})})
+        for path in given:  # what somebody set goes to every stage, also to one with settings of its own
+            _carry(one["trainer"], trainer, path.split("."))
         trainers.read(trainer, f"baseline.stages.{name}.trainer" if stage.get("trainer") else "trainer")
         what = {key: value for key, value in trainer.items() if key not in HOW}
         own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
@@ -298,6 +303,13 @@ def _add(
     job = _job(plan, stages, one, seed, snapshot, last)
     if evaluations:
         job.entries.append((baseline, arm, evaluations))
+
+
+def _carry(source: Config, target: Config, path: Sequence[str]) -> None:
+    """Copy what stands at a path of one tree to the same path of another."""
+    for part in path[:-1]:
+        source, target = source[part], target.setdefault(part, {})
+    target[path[-1]] = source[path[-1]]
 
 
 def evaluation_identity(fit: str, entered: Sequence[Any], info: TaskInfo, setting: Setting) -> str:

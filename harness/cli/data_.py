@@ -11,7 +11,7 @@ from harness import config
 from harness.cli.options import ConfigDir, Format, Output, check_format, emit, say, show
 from harness.errors import RequestError, did_you_mean
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Verify a dataset on disk, write a synthetic one, fill the frame cache.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="Verify a dataset on disk, write a synthetic one, fill the frame cache.")
 
 Dataset = Annotated[str, typer.Argument(help="A layout; see `harness list datasets`.")]
 Root = Annotated[Path, typer.Argument(help="Its folder.")]

@@ -11,7 +11,7 @@ from harness import config
 from harness.cli.options import ConfigDir, Format, Output, show, show_rows
 from harness.errors import RequestError, did_you_mean
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 GROUPS = {"tasks": "task", "baselines": "baseline", "sweeps": "sweep", "datasets": "dataset"}
 KINDS = (*GROUPS, "fits", "evaluations")
 

@@ -9,7 +9,7 @@ import typer
 
 from harness.cli.options import ConfigDir, Format, Output, Overrides, say, show
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -1,0 +1,124 @@
+"""Records → ranked tables of a sweep or a task, kept so that a finished sweep is shown again at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness import identity, leaderboard, tracking
+from harness.config import instantiate
+from harness.publish.report import Board, Extra
+from harness.store import Store, write_atomically
+from harness.sweep import Prepared, records
+
+REPLICATES = ("fold", "seed", "support.draw")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A table, what its report adds, and the files where both lie."""
+
+    board: Board
+    extra: Extra
+    written: tuple[Path, ...]
+
+
+def gather(prepared: Prepared) -> list[Gathered]:
+    """The tables of a sweep, one a task, protocol and dataset; computed anew only when a record has changed."""
+    found = records(prepared)
+    plan = prepared.plan
+    out = []
+    for part in found.partition_by(leaderboard.SAME, maintain_order=True):
+        task = next(task for task in plan.tasks.values() if task.info.name == part["task"][0] and task.info.protocol == part["protocol"][0])
+        baselines = {arm: config for job in plan.jobs.values() if job.task["name"] == task.info.name for config, arm, _ in job.entries}
+        gaps = plan.pending(prepared.store).filter(task=task.info.name).group_by("arm", maintain_order=True).len()
+        notes = (
+            *_protocol(part, task.info.protocol, task.info.note),
+            *(f"{arm}: {config['reconstruction']}." for arm, config in baselines.items() if config.get("reconstruction")),
+            *(f"{arm}: {n} evaluations are missing." for arm, n in gaps.iter_rows()),
+        )
+        title = f"{task.info.name}: {prepared.sweep.question or prepared.sweep.name}"
+        facts = {"question": prepared.sweep.question, "command": prepared.command, "licence": task.info.licence, "citation": task.info.citation}
+        folder = prepared.output / "sweeps" / prepared.sweep.name / (task.info.name if len(found.unique(leaderboard.SAME)) > 1 else "")
+        out.append(_gathered(part, prepared, title, task.info.primary, task.info.higher_is_better, notes, facts, folder))
+    return out
+
+
+def of_task(store: Store, name: str) -> list[Board]:
+    """The tables of a task over everything in a store, one a protocol, version and dataset."""
+    from harness.plan import flatten
+
+    found = flatten(store.records().filter(task=name))
+    boards = []
+    for part in found.partition_by(leaderboard.SAME, maintain_order=True):
+        table = rank(part, store.units(part["evaluation"]), primary=part["primary"][0])
+        boards.append(Board(f"{name} v{part['task_version'][0]}", table, part["primary"][0], tuple(_protocol(part, part["protocol"][0], "")), {}))
+    return boards
+
+
+def rank(part: pl.DataFrame, units: pl.DataFrame, *, primary: str, higher_is_better: bool = True) -> pl.DataFrame:
+    """The leaderboard of records that may share a table, ranked inside each support."""
+    known = set(leaderboard.SAME) | {"setting"}
+    settings = [name for name in part.columns if name not in known and name not in REPLICATES and name in _setting_columns(part)]
+    within = [name for name in settings if name.startswith("support.")]
+    return leaderboard.leaderboard(
+        part, units, primary=primary, settings=settings, within=within, over=REPLICATES, higher_is_better=higher_is_better
+    )
+
+
+def _setting_columns(part: pl.DataFrame) -> set[str]:
+    from harness.store import RECORD
+
+    return set(part.columns) - set(RECORD)
+
+
+def _protocol(part: pl.DataFrame, protocol: str, note: str) -> Sequence[str]:
+    kind = "SYNTHETIC faces in the layout of" if part["synthetic"][0] else "Dataset"
+    return (f"{kind} {part['dataset'][0]}; protocol {protocol}, task version {part['task_version'][0]}.", *([note] if note else []))
+
+
+def _gathered(
+    part: pl.DataFrame,
+    prepared: Prepared,
+    title: str,
+    primary: str,
+    higher_is_better: bool,
+    notes: tuple[str, ...],
+    facts: Mapping[str, Any],
+    folder: Path,
+) -> Gathered:
+    report = prepared.sweep.report
+    sources = [identity.source_of(f"harness.{name}") for name in ("statistics.units", "leaderboard.rank", "publish.report.write", "publish.page.page", "publish.tables.render", "publish.curve.label_efficiency")]
+    key = identity.address([part.select("evaluation", "arm", "written").rows(), [s and s[1] for s in sources], title, notes, facts, report])
+    kept = folder / "kept.json"
+    try:
+        known = json.loads(kept.read_text(encoding="utf-8"))
+        if known["key"] == key and all((folder / name).is_file() for name in known["files"]):
+            table = pl.read_parquet(folder / "table.parquet")
+            extra = Extra({name: pl.read_parquet(folder / file) for name, file in known["tables"].items()}, {}, tuple(known["notes"]))
+            return Gathered(Board(title, table, primary, notes, facts), extra, tuple(folder / name for name in known["files"]))
+    except (OSError, ValueError, KeyError):
+        pass
+    from harness.publish import report as reports
+
+    table = rank(part, prepared.store.units(part["evaluation"]), primary=primary, higher_is_better=higher_is_better)
+    board = Board(title, table, primary, notes, facts)
+    extra = instantiate(report, board=board) if report else Extra({}, {})
+    files = reports.write(board, extra, folder)
+    tables = {}
+    for name, frame in extra.tables.items():
+        tables[name] = f"{name.replace(' ', '_')}.parquet"
+        frame.write_parquet(folder / tables[name])
+    shown = [path.name for path in files]
+    write_atomically(kept, json.dumps({"key": key, "files": shown, "tables": tables, "notes": extra.notes}).encode())
+    mirror = tracking.open_run(
+        prepared.config["tracker"], prepared.output, name=prepared.sweep.name, group=prepared.sweep.name, kind="leaderboard", config={"command": prepared.command}
+    )
+    mirror.table(f"{prepared.sweep.name}-leaderboard", table.to_dicts())
+    mirror.finish()
+    return Gathered(board, extra, tuple(files))

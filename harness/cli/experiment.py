@@ -1,0 +1,78 @@
+"""What ``sweep`` and ``run`` share: plan, run, print, write down."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from harness.cli.options import check_format, say, show
+
+
+def carry_out(name: str | None, overrides: Sequence[str], *, extra: Sequence[Path], dry_run: bool, format: str, output: Path | None) -> None:
+    """Plan and run a sweep (or, without a name, one evaluation), and print its table.
+
+    Raises:
+        Exit: With status 1 where an evaluation failed.
+    """
+    check_format(format)
+    from harness import boards, plan, sweep
+
+    folders = [f"--config-dir {shlex.quote(str(folder))}" for folder in extra]
+    command = " ".join(["harness", *(["sweep", name] if name else ["run"]), *map(shlex.quote, overrides), *folders])
+    chosen = plan.load_sweep(name, overrides, extra) if name else plan.single(overrides)
+    prepared = sweep.prepare(chosen, command=command, extra=extra, say=say)
+    if dry_run:
+        _show_plan(prepared, format, output)
+        return
+    try:
+        complete = sweep.run(prepared, say=say)
+    except KeyboardInterrupt:
+        raise sweep.interrupted(prepared) from None
+    for board in boards.gather(prepared):
+        _show_board(board, format, output)
+    if not complete:
+        state = sweep.state(prepared).filter(state="failed")
+        for (arm, why), rows in state.group_by("arm", "why", maintain_order=True):
+            say(f"failed: {arm}: {rows.height} evaluations: {why}")
+        raise typer.Exit(1)
+
+
+def _show_board(board: object, format: str, output: Path | None) -> None:
+    from harness.boards import Gathered
+    from harness.publish.tables import readable, render
+
+    assert isinstance(board, Gathered)
+    person = format in ("table", "markdown", "latex")
+    shown = readable(board.board.table) if person else board.board.table
+    show(shown, format=format, output=output, title=board.board.title, notes=(*board.board.legend, *board.extra.notes))
+    if person and output is None:
+        for name, frame in board.extra.tables.items():
+            sys.stdout.write("\n" + str(render(frame, format, title=name)))
+        for path in board.written:
+            say(f"written: {path}")
+
+
+def _show_plan(prepared: object, format: str, output: Path | None) -> None:
+    import polars as pl
+
+    from harness import plan, sweep
+
+    assert isinstance(prepared, sweep.Prepared)
+    state = sweep.state(prepared)
+    if format != "table":
+        show(plan.flatten(state), format=format, output=output)
+        return
+    shared = state.group_by("fit").agg(pl.col("arm").n_unique() > 1)
+    summary = (
+        state.join(shared.rename({"arm": "shared"}), on="fit")
+        .group_by("arm", "state", "why", maintain_order=True)
+        .agg(evaluations=pl.len(), fits=pl.col("fit").filter(pl.col("fit").is_in([job.name for job in prepared.plan.jobs.values() if job.stages])).n_unique())
+    )
+    cost = sweep.estimate(prepared)
+    seconds = "no fit like these was timed yet" if cost["seconds"] is None else f"about {cost['seconds']:.0f} s of one worker"
+    notes = (f"To run: {cost['fits']} fits (stages that arms share are counted once) and {cost['evaluations']} evaluations; {seconds}.",)
+    show(summary.select("arm", "state", "evaluations", "fits", "why"), format=format, output=output, title=f"Plan of {prepared.sweep.name}", notes=notes)
