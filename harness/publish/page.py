@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from harness.publish.tables import EFFICIENCY, cell_text, legend, readable, readable_efficiency
+from harness.publish.tables import cell_text, legend, readable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,52 +40,41 @@ def page(
         synthetic: Says so above everything where the data are made up.
         curve: SVG of ``curve.label_efficiency``.
         efficiency: What ``harness.leaderboard.efficiency`` returned.
-        notes: Protocol, dataset, licence: a paragraph each.
+        notes: Protocol, dataset, licence, what the columns of ``efficiency`` mean: a paragraph each.
         provenance: Commit, versions, hardware: name → value.
     """
-
-    def rows_of(frame: pl.DataFrame) -> list[list[str]]:
-        return [[cell_text(value) for value in row] for row in frame.iter_rows()]
-
-    told = readable(table)
-    controls = table["control"].to_list()
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f"<p class=question>{escape(question)}</p>",
-        "<p class=banner role=note>Synthetic data: these numbers say how the benchmark works, not how well a method labels real faces.</p>"
-        if synthetic
-        else "",
-        _table(told.columns, rows_of(told), "Leaderboard", muted=controls),
-        "<ul class=legend>" + "".join(f"<li>{escape(line)}</li>" for line in legend(table, primary=primary)) + "</ul>",
-    ]
+    parts = [f"<h1>{escape(title)}</h1>", f"<p class=question>{escape(question)}</p>"]
+    if synthetic:
+        parts.append(f"<p class=banner role=note>{_SYNTHETIC}</p>")
+    parts.append(_table(readable(table), "Leaderboard", muted=table["control"].to_list()))
+    parts.append("<ul class=legend>" + "".join(f"<li>{escape(line)}</li>" for line in legend(table, primary=primary)) + "</ul>")
     if curve is not None:
-        parts.append(f"<h2>Label efficiency</h2><figure>{_inline(curve)}</figure>")
+        parts.append(f"<h2>Label efficiency</h2><figure>{_inline(curve, 'Score over labelled frames a clip')}</figure>")
     if efficiency is not None:
-        areas = readable_efficiency(efficiency)
-        parts.append("<h2>Over all label budgets</h2>" + _table(areas.columns, rows_of(areas), "Label efficiency"))
-        parts.append(f"<ul class=legend><li>{escape(EFFICIENCY)}</li></ul>")
-    parts.append("<h2>How this was made</h2>" + "".join(f"<p>{escape(note)}</p>" for note in notes))
+        parts.append(f"<h2>Over all label budgets</h2>{_table(efficiency, 'Over all label budgets')}")
+    parts += ["<h2>How this was made</h2>", *(f"<p>{escape(note)}</p>" for note in notes)]
     parts.append(f"<p>The same table again:</p><pre><code>{escape(command)}</code></pre>")
     if provenance:
-        facts = "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in provenance.items())
-        parts.append(f"<details><summary>Provenance</summary><dl>{facts}</dl></details>")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in provenance.items())
+        parts.append(f"<details><summary>Provenance</summary><dl>{rows}</dl></details>")
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
     head += f'<meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="color-scheme" content="light dark">'
-    body = "\n".join(part for part in parts if part)
+    body = "\n".join(parts)
     content = f"<body><main>\n{body}\n</main>\n<script>{_SCRIPT}</script></body>"
     return f'<!doctype html>\n<html lang="en"><head>{head}\n<style>{_STYLE}</style></head>\n{content}</html>\n'
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]], caption: str, *, muted: Sequence[bool] = ()) -> str:
+def _table(frame: pl.DataFrame, caption: str, *, muted: Sequence[bool] = ()) -> str:
     """A table whose headings are buttons that sort it; ``muted`` rows are the controls."""
-    numeric = [all(_leading_number(row[i]) or not row[i] for row in rows) and any(row[i] for row in rows) for i in range(len(names))]
+    columns = {name.rsplit(".", 1)[-1].replace("_", " "): [cell_text(value) for value in frame[name].to_list()] for name in frame.columns}
+    numeric = [all(_leading_number(cell) or not cell for cell in cells) and any(cells) for cells in columns.values()]
     head = "".join(
         f"<th scope=col{' class=n' if n else ''}><button type=button>{escape(name)}</button></th>"
-        for name, n in zip(names, numeric, strict=True)
+        for name, n in zip(columns, numeric, strict=True)
     )
     body = ""
-    for i, row in enumerate(rows):
+    for i, row in enumerate(zip(*columns.values(), strict=True)):
         cells = "".join(f"<td{' class=n' if n else ''}>{escape(cell)}</td>" for cell, n in zip(row, numeric, strict=True))
         body += f"<tr{' class=control' if muted and muted[i] else ''}>{cells}</tr>\n"
     return (
@@ -98,14 +87,15 @@ def _leading_number(cell: str) -> bool:
     return re.match(r"[<+-]?\d", cell) is not None
 
 
-def _inline(svg: bytes) -> str:
-    """An SVG document as an element of the page: without the XML prologue, and as wide as there is room."""
+def _inline(svg: bytes, name: str) -> str:
+    """An SVG document as an element of the page: without the XML prologue, as wide as there is room."""
     text = svg.decode()
-    text = text[text.index("<svg") :]
-    return re.sub(
-        r'<svg\b([^>]*?) width="[^"]*"', '<svg role="img" aria-label="Score over labelled frames a clip"\\1', text, count=1
-    ).replace(' height="', ' data-height="', 1)
+    opening, rest = text[text.index("<svg") :].split(">", 1)
+    opening = re.sub(r' (width|height)="[^"]*"', "", opening)
+    return f'{opening} role="img" aria-label="{escape(name)}">{rest}'
 
+
+_SYNTHETIC = "Synthetic data: these numbers say how the benchmark works, not how well a method labels real faces."
 
 _STYLE = """
 :root { --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --paper: #fff; --tint: #f4f6f8; --warn: #7a4b00; --warn-paper: #fff4d6 }

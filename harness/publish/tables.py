@@ -142,22 +142,6 @@ def legend(table: pl.DataFrame, *, primary: str) -> tuple[str, ...]:
     )
 
 
-EFFICIENCY = (
-    "area: mean score over doublings of the labelled frames a clip. meets: share of a clip's frames to label until the method is as good "
-    "as a linear probe trained on every label of the training clips; empty where it never is."
-)
-"""What the columns of :func:`readable_efficiency` mean."""
-
-
-def readable_efficiency(table: pl.DataFrame) -> pl.DataFrame:
-    """What ``harness.leaderboard.efficiency`` returned, as a person reads it."""
-    import polars as pl
-
-    names = {"arm": "method", "labels_from": "from", "labels_to": "to"}
-    share = pl.when(pl.col("meets").is_not_null()).then(pl.format("{} %", (100 * pl.col("meets")).round(1)))
-    return table.with_columns(meets=share).rename({name: names.get(name, name.rsplit(".", 1)[-1]) for name in table.columns})
-
-
 # ── one writer a format ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
