@@ -75,6 +75,8 @@ class PairStage(Stage):
         fusion, hidden, dropout, symmetric: See :class:`PairNet`.
         margin: Of the cosine loss, which pairs that are not alike should stay below.
         pairs_per_frame: Pairs an epoch, as a multiple of the frames.
+        extra: So many times the pairs of a step, at most, are compared beside them: frames of one clip that meet in it
+            anyway. Ours: it costs a pass of the heads, not of the encoder.
 
     Raises:
         RequestError: An unknown fusion or pair rule.
@@ -92,12 +94,13 @@ class PairStage(Stage):
         margin: float = 0.25,
         symmetric: bool = False,
         pairs_per_frame: float = 1.0,
+        extra: float = 0.0,
     ) -> None:
         if fusion not in FUSIONS:
             raise RequestError(f"no fusion is called {fusion!r}", where="stages.pairs.fusion", remedy=did_you_mean(fusion, FUSIONS))
         self.backbone, self.rule, self.dim = backbone, pair_rules.make(pairs), dim
         self.fusion, self.hidden, self.dropout, self.symmetric = fusion, tuple(hidden), dropout, symmetric
-        self.margin, self.pairs_per_frame = margin, pairs_per_frame
+        self.margin, self.pairs_per_frame, self.extra = margin, pairs_per_frame, extra
 
     def setup(self, train: Data, validation: Data, targets: tuple[str, ...], classes: tuple[str, ...], previous: Previous | None) -> None:
         parts = {"train": train, "validation": validation}
@@ -122,11 +125,16 @@ class PairStage(Stage):
     def losses(self, module: Any, step: Step) -> dict[str, Tensor]:
         part = "train" if step.training else "validation"
         both = module.encoder(torch.cat([step.frames(0), step.frames(1)]))
-        a, b = (step.gather(half) for half in both.chunk(2))
+        embeddings = torch.cat([step.gather(half) for half in both.chunk(2)])
+        rows = step.index.T.reshape(-1)  # of the data, where pairs are of the embeddings
+        pairs = np.arange(len(rows)).reshape(2, -1).T
+        if step.training and self.extra:
+            pairs = np.concatenate([pairs, _inside_clips(self.labels[part].clip[rows], round(self.extra * len(pairs)), step.generator)])
+        a, b = (embeddings[torch.from_numpy(places).to(step.device)] for places in pairs.T)
         logits, differences = module(a, b)
-        affect = self.affect[part]
-        labels = step.rows(affect, 0) - step.rows(affect, 1)
-        alike = torch.from_numpy(self.rule.same(self.labels[part], step.index)).to(step.device)
+        affect = self.affect[part][torch.from_numpy(rows[pairs])]
+        labels = (affect[:, 0] - affect[:, 1]).to(step.device)
+        alike = torch.from_numpy(self.rule.same(self.labels[part], rows[pairs])).to(step.device)
         share = losses.share_of_mse(step.progress, training=step.training)
         return {
             "similarity": F.cross_entropy(logits.float(), alike.long()),
@@ -187,6 +195,13 @@ def affect_labels(data: Data) -> Tensor:
     return torch.from_numpy(np.stack([data.labels(target) for target in AFFECT], axis=1))
 
 
+def _inside_clips(clip: np.ndarray, most: int, generator: torch.Generator) -> np.ndarray:
+    """``(m, 2)`` places of two embeddings of one clip, in either order, at most so many."""
+    pairs = np.stack(np.nonzero((clip[:, None] == clip) & ~np.eye(len(clip), dtype=bool)), axis=1)
+    chosen: np.ndarray = pairs[torch.randperm(len(pairs), generator=generator)[:most].numpy()]
+    return chosen
+
+
 def _head(width: int, hidden: Sequence[int], out: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for wide, narrow in zip((width, *hidden), hidden, strict=False):
@@ -202,7 +217,8 @@ def _head(width: int, hidden: Sequence[int], out: int, dropout: float) -> nn.Seq
 def _combined(values: np.ndarray, likeness: np.ndarray, anchor: str) -> np.ndarray:
     """``(n, k, 2)`` values as ``(n, 2)``, over the support frames that are there."""
     if anchor == "median":
-        return np.nanmedian(values, axis=1)
+        medians: np.ndarray = np.nanmedian(values, axis=1)
+        return medians
     weights = np.where(np.isnan(likeness), 0.0, likeness if anchor == "weighted" else 1.0)
     combined: np.ndarray = np.einsum("nkt,nk->nt", np.nan_to_num(values), weights) / weights.sum(axis=1, keepdims=True)
     return combined

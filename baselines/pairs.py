@@ -100,7 +100,8 @@ class Expression:
 
     def same(self, labels: Labels, pairs: np.ndarray) -> np.ndarray:
         kinds = labels.kind[pairs]
-        return (kinds[:, 0] == kinds[:, 1]) & (kinds[:, 0] >= 0)
+        alike: np.ndarray = (kinds[:, 0] == kinds[:, 1]) & (kinds[:, 0] >= 0)
+        return alike
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ class Radius:
 
     def same(self, labels: Labels, pairs: np.ndarray) -> np.ndarray:
         values = getattr(labels, self.target)[pairs]
-        return np.abs(values[:, 0] - values[:, 1]) < self.radius - _ROUNDING
+        alike: np.ndarray = np.abs(values[:, 0] - values[:, 1]) < self.radius - _ROUNDING
+        return alike
 
 
 @dataclass(frozen=True)

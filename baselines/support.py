@@ -65,19 +65,24 @@ class Support:
         share = np.divide(to_before, to_before + to_after, out=np.zeros_like(to_before), where=inside)
         start = at(values, np.where(before == NOWHERE, after, before))
         end = np.where(inside, at(values, after), start)
-        return start + share * (end - start)
+        between: np.ndarray = start + share * (end - start)
+        return between
 
     def mean(self, values: np.ndarray, default: float) -> np.ndarray:
         """``(n,)``: the mean of ``(s,)`` values over the support frames of each row's clip; ``default`` where it has none."""
         sums = np.bincount(self.clip[self.rows], values, minlength=len(self.count))
-        return np.divide(sums, self.count, out=np.full(len(self.count), default), where=self.count > 0)[self.clip]
+        means = np.divide(sums, self.count, out=np.full(len(self.count), default), where=self.count > 0)
+        spread: np.ndarray = means[self.clip]
+        return spread
 
     @cached_property
     def _first(self) -> np.ndarray:
-        return np.cumsum(self.count) - self.count
+        first: np.ndarray = np.cumsum(self.count) - self.count
+        return first
 
     def _distance(self, which: np.ndarray) -> np.ndarray:
-        return np.abs(self.time - at(self.time[self.rows], which, np.inf))
+        distance: np.ndarray = np.abs(self.time - at(self.time[self.rows], which, np.inf))
+        return distance
 
 
 def of(query: Query, *targets: str) -> Support:
@@ -113,4 +118,5 @@ def calibrated(query: Query, target: str, predictions: np.ndarray) -> np.ndarray
     """``(n,)`` predicted valence or arousal, moved in each clip by the mean error on its support frames; in [-1, 1]."""
     support = of(query, target)
     error = support.labels[target] - predictions[support.rows]
-    return np.clip(predictions + support.mean(error, default=0.0), -1, 1)
+    moved: np.ndarray = np.clip(predictions + support.mean(error, default=0.0), -1, 1)
+    return moved

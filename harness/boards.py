@@ -42,8 +42,20 @@ def gather(prepared: Prepared) -> list[Gathered]:
             *(f"{arm}: {config['reconstruction']}." for arm, config in baselines.items() if config.get("reconstruction")),
             *(f"{arm}: {n} evaluations are missing." for arm, n in gaps.iter_rows()),
         )
-        title = f"{task.info.name}: {prepared.sweep.question or prepared.sweep.name}"
-        facts = {"question": prepared.sweep.question, "command": prepared.command, "licence": task.info.licence, "citation": task.info.citation}
+        title = f"{prepared.sweep.name} on {task.info.name}"
+        environment = prepared.store.provenance(part["provenance"][0]).get("environment", {})
+        facts = {
+            "question": prepared.sweep.question,
+            "command": prepared.command,
+            "synthetic": part["synthetic"][0],
+            "provenance": {
+                "data": part["data"][0],
+                "licence": task.info.licence,
+                "citation": task.info.citation,
+                **{name: value for name, value in environment.items() if name != "packages"},
+                **environment.get("packages", {}),
+            },
+        }
         folder = prepared.output / "sweeps" / prepared.sweep.name / (task.info.name if len(found.unique(leaderboard.SAME)) > 1 else "")
         out.append(_gathered(part, prepared, title, task.info.primary, task.info.higher_is_better, notes, facts, folder))
     return out

@@ -32,7 +32,7 @@ from harness.task import Setting, Task
 
 LABELS = ("valence", "arousal", "expression", "activity")
 Report = Callable[[dict[str, float]], None]
-Train = Callable[[Job, StageSpec, Store], None]
+Train = Callable[[Job, StageSpec, Store, Report], None]
 
 
 @dataclass
@@ -106,7 +106,7 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
         try:
             for spec in job.stages:
                 if store.fit(spec.fit) is None:
-                    (train or train_here)(job, spec, store)
+                    (train or train_here)(job, spec, store, report)
         except (FitError, RequestError) as error:
             store.fail(job.name, _failure(job, error))
             return Outcome(failed=max(wanted, 1))
@@ -134,12 +134,25 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
     return outcome
 
 
-def train_here(job: Job, spec: StageSpec, store: Store, context: training.Context | None = None) -> None:
-    """Train one stage in this process (of a group, where ``context`` says so) and write the fit to the store."""
+def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda _: None, *, rank: int = 0, world: int = 1) -> None:
+    """Train one stage in this process, one of ``world``, and write the fit to the store.
+
+    Args:
+        job: Whose stage it is.
+        spec: The stage.
+        store: Where the fit and its checkpoints go; shared by all ranks.
+        report: Called on every rank after each epoch, with ``epoch`` and the losses by name.
+        rank, world: Of this process in its group.
+    """
     bench = lay_out(job)
     folder = store.fit_folder(spec.fit)
-    mirror = tracking.start(job, spec, store)
-    context = context or training.Local(folder / "checkpoint", on_report=mirror.epoch)
+    mirror = tracking.start(job, spec, store) if rank == 0 else tracking.Mirror(None)
+
+    def tell(metrics: dict[str, float]) -> None:
+        mirror.epoch(metrics)
+        report(metrics)
+
+    context = training.Local(folder / "checkpoint", rank=rank, world=world, on_report=tell)
     fitted = training.fit(
         _stage(spec),
         bench.train,
@@ -152,8 +165,9 @@ def train_here(job: Job, spec: StageSpec, store: Store, context: training.Contex
         context=context,
         previous=_previous(job, spec, bench, store),
     )
-    if context.rank != 0:
+    if rank != 0:
         return
+    mirror.finish()
     training.save_weights(fitted.state, folder / "weights.safetensors")
     write_atomically(folder / "history.json", json.dumps(fitted.history, indent=1).encode())
     store.finish_fit(
@@ -176,7 +190,7 @@ def train_here(job: Job, spec: StageSpec, store: Store, context: training.Contex
             "steps": fitted.steps,
             "seconds": fitted.seconds,
             "peak_memory": fitted.peak_memory,
-            "world_size": context.world,
+            "world_size": world,
             "weights": identity.address_of_file(folder / "weights.safetensors"),
             "sources": provenance.sources(spec.config["_target_"]),
             "environment": provenance.environment(),

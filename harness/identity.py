@@ -15,9 +15,12 @@ LENGTH = 20
 """Hex digits of an address: 80 bits, enough for 10^9 evaluations with a chance of 10^-6 that any two collide."""
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True).encode  # once: plans are long
+
+
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no white space; raises TypeError for what JSON cannot hold."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    """JSON with sorted keys and no white space; raises TypeError or ValueError for what JSON cannot hold."""
+    return _encode(value)
 
 
 def address(value: Any) -> str:
@@ -26,12 +29,17 @@ def address(value: Any) -> str:
     >>> address({"b": 1, "a": [2]}) == address({"a": [2], "b": 1})
     True
     """
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:LENGTH]
+    return address_of_text(canonical(value))
+
+
+def address_of_text(text: str) -> str:
+    """The address of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
 def address_of_names(names: Iterable[str]) -> str:
     """The address of a set of names, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:LENGTH]
+    return address_of_text("\n".join(sorted(names)))
 
 
 def address_of_frame(frame: pl.DataFrame) -> str:

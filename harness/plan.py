@@ -26,8 +26,12 @@ from harness.store import Store
 from harness.task import Setting, Split, Task, TaskInfo
 
 SWEEP_KEYS = ("question", "base", "arms", "axes", "scale", "scales", "report")
+SCALE_KEYS = ("overrides", "axes")
 BASELINE_FACTS = ("name", "version", "control", "reads", "min_support", "seeded", "targets", "reconstruction", "stages")
 """Keys of a baseline's YAML that the engine reads; the others are its constructor's arguments."""
+
+TASK_FACTS = ("root", "frames", "overrides")
+"""The same of a task's node; ``overrides`` is what a sweep set on top of the task's YAML, so that rescoring can set it again."""
 
 HOW = ("resources",)
 """Keys of ``trainer`` that say how a fit is run and not what is fitted; no part of an identity."""
@@ -60,7 +64,8 @@ def load_sweep(name: str, overrides: Sequence[str] = (), extra: Sequence[Path] =
     """
     file = next((path for folder in configs.config_dirs(extra) if (path := folder / "sweep" / f"{name}.yaml").is_file()), None)
     if file is None:
-        raise RequestError(f"no sweep is called {name!r}", where="harness sweep", remedy=did_you_mean(name, configs.available("sweep", extra)))
+        remedy = did_you_mean(name, configs.available("sweep", extra))
+        raise RequestError(f"no sweep is called {name!r}", where="harness sweep", remedy=remedy)
     try:
         text = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -71,12 +76,17 @@ def load_sweep(name: str, overrides: Sequence[str] = (), extra: Sequence[Path] =
         if key not in SWEEP_KEYS:
             raise RequestError(f"no such key: {key}", where=f"{file.name}", remedy=did_you_mean(str(key), SWEEP_KEYS))
     given = dict(_split_override(item) for item in overrides)
-    scales = text.get("scales") or {}
-    scale = given.pop("scale", text.get("scale"))
-    if scale is not None and scale not in scales:
-        raise RequestError(f"no scale is called {scale!r}", where=f"scale={scale}", remedy=did_you_mean(str(scale), scales))
-    chosen = scales.get(scale) or {}
-    arms: dict[str, list[str]] = {str(arm): list(items or []) for arm, items in (text.get("arms") or {name: []}).items()}
+    scales = _mapping(text.get("scales"), f"{file.name}: scales")
+    scale = str(given.pop("scale", text.get("scale") or ""))
+    if scale and scale not in scales:
+        remedy = did_you_mean(scale, scales) if scales else "this sweep has none"
+        raise RequestError(f"no scale is called {scale!r}", where=f"scale={scale}", remedy=remedy)
+    chosen = _mapping(scales.get(scale), f"{file.name}: scales.{scale}")
+    for key in chosen:
+        if key not in SCALE_KEYS:
+            raise RequestError(f"no such key: {key}", where=f"{file.name}: scales.{scale}", remedy=did_you_mean(str(key), SCALE_KEYS))
+    named = _mapping(text.get("arms"), f"{file.name}: arms") or {name: []}
+    arms = {str(arm): _overrides(items, f"{file.name}: arms.{arm}") for arm, items in named.items()}
     if "arms" in given:
         wanted = given.pop("arms").strip("[]").split(",")
         for arm in wanted:
@@ -84,18 +94,39 @@ def load_sweep(name: str, overrides: Sequence[str] = (), extra: Sequence[Path] =
                 raise RequestError(f"no arm is called {arm!r}", where=f"arms={','.join(wanted)}", remedy=did_you_mean(arm, arms))
         arms = {arm: arms[arm] for arm in wanted}
     elif "baseline" in given and len(arms) > 1:
-        raise RequestError("baseline= would make all arms the same", where=f"baseline={given['baseline']}", remedy=f"choose arms instead: arms={','.join(list(arms)[:2])}")
-    axes: dict[str, list[Any]] = {**(text.get("axes") or {}), **(chosen.get("axes") or {})}
-    for key in list(given):
-        if key in axes:
-            values = yaml.safe_load(f"[{given.pop(key).removeprefix('[').removesuffix(']')}]")
-            axes[key] = values
+        remedy = f"choose arms instead: arms={','.join(list(arms)[:2])}"
+        raise RequestError("baseline= would make all arms the same", where=f"baseline={given['baseline']}", remedy=remedy)
+    axes = _mapping(text.get("axes"), f"{file.name}: axes") | _mapping(chosen.get("axes"), f"{file.name}: scales.{scale}.axes")
+    for key in axes.keys() & given.keys():
+        axes[key] = _values(key, given.pop(key))
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise RequestError(f"an axis needs a list of values, got {values!r}", where=f"{file.name}: axes.{key}")
     rest = [item for item in overrides if _split_override(item)[0] in given]
-    shared = [*(text.get("base") or []), *(chosen.get("overrides") or []), *rest]
+    base = _overrides(text.get("base"), f"{file.name}: base")
+    shared = [*base, *_overrides(chosen.get("overrides"), f"{file.name}: scales.{scale}.overrides"), *rest]
     return Sweep(name, str(text.get("question") or ""), arms, axes, shared, text.get("report"))
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict | None):
+        raise RequestError(f"{value!r} is no mapping", where=where)
+    return {str(key): item for key, item in (value or {}).items()}
+
+
+def _overrides(value: Any, where: str) -> list[str]:
+    if not isinstance(value, list | None) or not all(isinstance(item, str) for item in value or ()):
+        raise RequestError(f"{value!r} is no list of overrides", where=where, remedy="write it as [key=value, …]")
+    return value or []
+
+
+def _values(key: str, text: str) -> list[Any]:
+    """The values of an axis as the command line gives them, ``0,1`` or ``[0, 1]``."""
+    try:
+        values: list[Any] = yaml.safe_load(f"[{text.removeprefix('[').removesuffix(']')}]")
+    except yaml.YAMLError:
+        raise RequestError(f"{text!r} is no list of values", where=f"{key}={text}", remedy=f"write it as {key}=1,2") from None
+    return values
 
 
 def single(overrides: Sequence[str]) -> Sweep:
@@ -122,7 +153,9 @@ class Job:
     Attributes:
         name: The fit's identity, or that of the inputs where nothing is trained.
         stages: The chain of fits, the one to train last; empty for controls.
+        task: Of the training, and of the evaluations that ``tasks`` does not name.
         entries: Baseline config, arm and evaluations (identity, setting) that rest on the last fit.
+        tasks: Evaluation → its task, where another one is measured on the same fit.
     """
 
     name: str
@@ -134,6 +167,7 @@ class Job:
     resources: Config
     tracker: Config
     entries: list[tuple[Config, str, list[tuple[str, Setting]]]] = field(default_factory=list)
+    tasks: dict[str, Config] = field(default_factory=dict)
 
     @property
     def needs(self) -> str | None:
@@ -179,7 +213,7 @@ class Plan:
 
 def make_task(node: Mapping[str, Any]) -> Task:
     """The task of a resolved config node."""
-    task: Task = configs.instantiate({key: value for key, value in node.items() if key not in ("root", "frames")})
+    task: Task = configs.instantiate({key: value for key, value in node.items() if key not in TASK_FACTS})
     return task
 
 
@@ -197,13 +231,17 @@ def selected(task: Task, node: Mapping[str, Any], snapshot: Snapshot, fold: int)
     key = (identity.address(node), snapshot.fingerprint, fold)
     if key not in _splits:
         if not 0 <= fold < task.folds:
-            raise RequestError(f"fold {fold} is not there", where=f"fold={fold}", remedy=f"{task.info.name} has folds 0 to {task.folds - 1}")
+            remedy = f"{task.info.name} has folds 0 to {task.folds - 1}"
+            raise RequestError(f"fold {fold} is not there", where=f"fold={fold}", remedy=remedy)
         rows = task.select(snapshot.samples.with_row_index("row"))
         if rows.is_empty():
-            raise RequestError(f"no sample of {snapshot.root} is labelled for {task.info.name}", where="task.root", remedy=f"it needs {', '.join(task.info.targets)}")
+            what = f"no sample of {snapshot.root} is labelled for {task.info.name}"
+            raise RequestError(what, where="task.root", remedy=f"it needs {', '.join(task.info.targets)}")
         digests = snapshot.frames.digests[rows["row"].to_numpy()]
-        split, proof = splits.guard(rows, digests, task.split(rows.drop("row"), fold), group=task.info.group, duplicates=node.get("duplicates", "refuse"))
+        split = task.split(rows.drop("row"), fold)
+        split, proof = splits.guard(rows, digests, split, group=task.info.group, duplicates=node.get("duplicates", "refuse"))
         proof["not_used"] = snapshot.samples.height - rows.height
+        proof["labels"] = identity.address_of_frame(rows.drop("row", "image", "box", "landmarks"))  # as the protocol defines them
         _splits[key] = rows, split, proof
     return _splits[key]
 
@@ -228,101 +266,137 @@ def build(
     group_axes = {key: values for key, values in sweep.axes.items() if key in known_groups}
     fit_axes = {key: values for key, values in sweep.axes.items() if key not in group_axes and not key.startswith("evaluate.")}
     evaluate_axes = {key: values for key, values in sweep.axes.items() if key.startswith("evaluate.")}
-    rows: list[tuple[Any, ...]] = []
-    seen: set[str] = set()
-    plan = Plan(sweep, pl.DataFrame(schema=PLAN), {}, {}, {})
+    builder = _Builder(snapshot_of)
     for arm, overrides in sweep.arms.items():
         for names in itertools.product(*group_axes.values()):
             chosen = [f"{group}={name}" for group, name in zip(group_axes, names, strict=True)]
-            composed = configs.compose([*sweep.overrides, *overrides, *chosen], extra)
+            given = [*sweep.overrides, *overrides, *chosen]
+            composed = configs.compose(given, extra)
             label = " ".join([composed["baseline"]["name"] if arm == "run" else arm, *map(str, names)])
-            settings = _settings(composed, evaluate_axes)
-            keys = [_split_override(item)[0].lstrip("+") for item in [*sweep.overrides, *overrides]]
-            given = [key.removeprefix("trainer.") for key in [*keys, *fit_axes] if key.startswith("trainer.")]
+            builder.ask(_settings(composed, evaluate_axes))
             for values in itertools.product(*fit_axes.values()):
                 one = copy.deepcopy(composed)
                 for key, value in zip(fit_axes, values, strict=True):
                     configs.place(one, key, value)
+                one["task"]["overrides"] = _set_by_hand(one, [*(_split_override(item)[0] for item in given), *fit_axes])
                 varied = [str(v) for k, v in zip(fit_axes, values, strict=True) if k not in ("fold", "seed") and len(fit_axes[k]) > 1]
-                _add(plan, rows, seen, one, " ".join([label, *varied]), settings, given, snapshot_of)
-    return Plan(sweep, pl.DataFrame(rows, schema=PLAN, orient="row"), plan.jobs, plan.snapshots, plan.tasks)
+                builder.add(one, " ".join([label, *varied]))
+    rows = pl.DataFrame(list(zip(*builder.rows, strict=True)), schema=PLAN, orient="col")
+    return Plan(sweep, rows, builder.jobs, builder.snapshots, builder.tasks)
 
 
-def _add(
-    plan: Plan,
-    rows: list[tuple[Any, ...]],
-    seen: set[str],
-    one: Config,
-    arm: str,
-    settings: Sequence[Config],
-    given: Sequence[str],
-    snapshot_of: Callable[[Config, Config], Snapshot],
-) -> None:
-    node, baseline, fold = one["task"], one["baseline"], one["fold"]
-    seed = one["seed"] if baseline.get("seeded", True) else 0
-    key = identity.canonical(node)
-    if key not in plan.snapshots:
-        plan.snapshots[key] = snapshot_of(node, one)
-        plan.tasks[key] = make_task(node)
-    task, snapshot = plan.tasks[key], plan.snapshots[key]
-    _, _, proof = selected(task, node, snapshot, fold)
-    inputs = {
-        "data": snapshot.fingerprint,
-        "split": [part["sha256"] for part in proof["parts"].values()],
-        "targets": task.info.targets,
-        "classes": task.classes,
-        "seed": seed,
-    }
-    stages: list[StageSpec] = []
-    for name, stage in (baseline.get("stages") or {}).items():
-        trainer = copy.deepcopy({**one["trainer"], **(stage.get("trainer") or {})})
-        for path in given:  # what somebody set goes to every stage, also to one with settings of its own
-            _carry(one["trainer"], trainer, path.split("."))
-        trainers.read(trainer, f"baseline.stages.{name}.trainer" if stage.get("trainer") else "trainer")
-        what = {key: value for key, value in trainer.items() if key not in HOW}
-        own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
-        fit = identity.address({**inputs, "stage": own, "weighting": stage.get("weighting"), "trainer": what, "previous": stages[-1].fit if stages else None})
-        stages.append(StageSpec(fit, name, own, trainer, stage.get("weighting"), seed))
-    arguments = {key: value for key, value in baseline.items() if key not in BASELINE_FACTS}
-    last = stages[-1].fit if stages else identity.address(inputs)
-    entered = [baseline["name"], baseline["version"], arguments]
-    evaluations: list[tuple[str, Setting]] = []
-    for evaluate in settings:
-        setting = {key: value for key, value in task.setting(evaluate).items() if key == "support" or key in (baseline.get("reads") or ())}
-        text = identity.canonical(setting)
-        evaluation = evaluation_identity(last, entered, task.info, setting)
-        if evaluation in seen:
-            continue
-        seen.add(evaluation)
-        why_not = _why_not(baseline, task, setting)
-        rows.append((evaluation, last, arm, baseline["name"], fold, seed, text, task.info.name, why_not))
-        if why_not is None:
-            evaluations.append((evaluation, setting))
-    for depth in range(1, len(stages)):
-        _job(plan, stages[:depth], one, seed, snapshot)
-    job = _job(plan, stages, one, seed, snapshot, last)
-    if evaluations:
-        job.entries.append((baseline, arm, evaluations))
+class _Builder:
+    """Gathers a plan, one fit with its evaluations after the other."""
+
+    def __init__(self, snapshot_of: Callable[[Config, Config], Snapshot]) -> None:
+        self._snapshot_of = snapshot_of
+        self._seen: set[str] = set()
+        self._settings: Sequence[Config] = ()
+        self._asked: dict[str, list[tuple[str, Setting, str | None]]] = {}
+        self.rows: list[tuple[Any, ...]] = []
+        self.jobs: dict[str, Job] = {}
+        self.snapshots: dict[str, Snapshot] = {}
+        self.tasks: dict[str, Task] = {}
+
+    def ask(self, settings: Sequence[Config]) -> None:
+        """What the configs that follow are evaluated under."""
+        self._settings, self._asked = settings, {}
+
+    def add(self, one: Config, arm: str) -> None:
+        """The evaluations of one config, a row each, unless an equal one is there."""
+        node, baseline, fold = one["task"], one["baseline"], _count(one, "fold")
+        seed = _count(one, "seed") if baseline.get("seeded", True) else 0
+        key = identity.canonical(node)
+        if key not in self.snapshots:
+            self.snapshots[key] = self._snapshot_of(node, one)
+            self.tasks[key] = make_task(node)
+        task, snapshot = self.tasks[key], self.snapshots[key]
+        _, _, proof = selected(task, node, snapshot, fold)
+        inputs = {
+            "data": snapshot.fingerprint,
+            "labels": proof["labels"],
+            "split": [part["sha256"] for part in proof["parts"].values()],
+            "targets": task.info.targets,
+            "classes": task.classes,
+            "seed": seed,
+        }
+        stages: list[StageSpec] = []
+        for name, stage in (baseline.get("stages") or {}).items():
+            trainer = {**one["trainer"], **(stage.get("trainer") or {})}
+            trainers.read(trainer, f"baseline.stages.{name}.trainer" if stage.get("trainer") else "trainer")
+            what = {key: value for key, value in trainer.items() if key not in HOW}
+            own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
+            before = stages[-1].fit if stages else None
+            fit = identity.address({**inputs, "stage": own, "weighting": stage.get("weighting"), "trainer": what, "previous": before})
+            stages.append(StageSpec(fit, name, own, trainer, stage.get("weighting"), seed))
+        arguments = {key: value for key, value in baseline.items() if key not in BASELINE_FACTS}
+        last = stages[-1].fit if stages else identity.address(inputs)
+        entry = entry_identity(last, [baseline["name"], baseline["version"], arguments], task.info)
+        evaluations: list[tuple[str, Setting]] = []
+        for text, setting, why_not in self._canonical(task, node, baseline):
+            evaluation = evaluation_identity(entry, text)
+            if evaluation in self._seen:
+                continue
+            self._seen.add(evaluation)
+            self.rows.append((evaluation, last, arm, baseline["name"], fold, seed, text, task.info.name, why_not))
+            if why_not is None:
+                evaluations.append((evaluation, setting))
+        for depth in range(1, len(stages)):
+            self._job(stages[depth - 1].fit, stages[:depth], one, seed, snapshot)
+        job = self._job(last, stages, one, seed, snapshot)
+        if evaluations:
+            job.entries.append((baseline, arm, evaluations))
+        if job.task != node:
+            job.tasks |= {evaluation: node for evaluation, _ in evaluations}
+
+    def _canonical(self, task: Task, node: Config, baseline: Config) -> list[tuple[str, Setting, str | None]]:
+        """The settings that differ for a baseline: canonical text, setting, and why it cannot be. The same for every fold and seed."""
+        key = identity.canonical([node, baseline])
+        if key not in self._asked:
+            reads = ("support", *(baseline.get("reads") or ()))
+            distinct: dict[str, Setting] = {}
+            for evaluate in self._settings:
+                setting = {name: value for name, value in task.setting(evaluate).items() if name in reads}
+                distinct[identity.canonical(setting)] = setting
+            self._asked[key] = [(text, setting, _why_not(baseline, task, setting)) for text, setting in distinct.items()]
+        return self._asked[key]
+
+    def _job(self, name: str, stages: Sequence[StageSpec], one: Config, seed: int, snapshot: Snapshot) -> Job:
+        if name not in self.jobs:
+            trainer = stages[-1].trainer if stages else one["trainer"]
+            folder, resources = str(snapshot.folder), dict(trainer["resources"])
+            self.jobs[name] = Job(name, one["task"], folder, one["fold"], seed, tuple(stages), resources, one["tracker"])
+        return self.jobs[name]
 
 
-def _carry(source: Config, target: Config, path: Sequence[str]) -> None:
-    """Copy what stands at a path of one tree to the same path of another."""
-    for part in path[:-1]:
-        source, target = source[part], target.setdefault(part, {})
-    target[path[-1]] = source[path[-1]]
+def entry_identity(fit: str, entered: Sequence[Any], info: TaskInfo) -> str:
+    """The address of what several settings share: a fit (or a control's inputs), what predicts from it, what is measured."""
+    return identity.address([fit, entered, [info.name, info.version, info.protocol]])
 
 
-def evaluation_identity(fit: str, entered: Sequence[Any], info: TaskInfo, setting: Setting) -> str:
-    """The address of an evaluation: a fit (or a control's inputs), what predicts from it, what is measured, and the setting."""
-    return identity.address([fit, entered, [info.name, info.version, info.protocol], setting])
+def evaluation_identity(entry: str, setting: str) -> str:
+    """The address of an evaluation: the entry, and the setting as canonical JSON."""
+    return identity.address_of_text(entry + setting)
 
 
-def _job(plan: Plan, stages: Sequence[StageSpec], one: Config, seed: int, snapshot: Snapshot, name: str | None = None) -> Job:
-    name = name or stages[-1].fit
-    if name not in plan.jobs:
-        trainer = stages[-1].trainer if stages else one["trainer"]
-        plan.jobs[name] = Job(name, one["task"], str(snapshot.folder), one["fold"], seed, tuple(stages), dict(trainer["resources"]), one["tracker"])
-    return plan.jobs[name]
+def _count(one: Config, key: str) -> int:
+    value = one[key]
+    if type(value) is not int or value < 0:  # a bool is an int, too
+        raise RequestError(f"{key} is {value!r}", where=f"{key}={value}", remedy="give a whole number from 0 on")
+    return value
+
+
+def _set_by_hand(one: Config, keys: Sequence[str]) -> dict[str, Any]:
+    """What command line, sweep and arm set of the task, by dotted key; not what predictions already hold."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        path = key.lstrip("+~").split(".")
+        node: Any = one
+        for part in path:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if path[0] == "task" and len(path) > 1 and path[1] not in TASK_FACTS and node is not None:
+            found[".".join(path)] = node
+    return found
 
 
 def _why_not(baseline: Config, task: Task, setting: Setting) -> str | None:
@@ -331,9 +405,10 @@ def _why_not(baseline: Config, task: Task, setting: Setting) -> str | None:
     if missing:
         return f"{baseline['name']} does not predict {', '.join(missing)}"
     size = setting.get("support", {}).get("size")
-    labelled = setting.get("support") and size != 0
-    if baseline.get("min_support", 0) and not labelled:
-        return f"{baseline['name']} needs at least {baseline['min_support']} support frame"
+    given = size if isinstance(size, int) else int(bool(setting.get("support")))  # of a share, or of every k-th, at least one
+    needed = baseline.get("min_support", 0)
+    if given < needed and (given == 0 or isinstance(size, int)):
+        return f"{baseline['name']} needs at least {needed} support frame{'s' if needed > 1 else ''}"
     return None
 
 
@@ -357,7 +432,7 @@ def flatten(frame: pl.DataFrame) -> pl.DataFrame:
     names = sorted({name for leaves in flat for name in leaves})
     table = pl.DataFrame(
         {"setting": distinct, **{name: [leaves.get(name) for leaves in flat] for name in names}},
-        schema={"setting": pl.String} | {name: pl.String for name in names},
+        schema={"setting": pl.String, **dict.fromkeys(names, pl.String)},
     )
     return frame.join(table, on="setting", how="left", maintain_order="left")
 

@@ -18,7 +18,7 @@ from harness.plan import Job, StageSpec
 from harness.store import Store
 
 Progress = Callable[[int, int, str], None]
-"""Called with fits done, evaluations done, and what just ended."""
+"""Called with fits done, evaluations done, and what is training now."""
 
 
 @dataclass
@@ -102,14 +102,21 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
         def __init__(self) -> None:
             self.fits = 0
             self.running: dict[str, int] = {}
+            self.epochs: dict[str, int] = {}
+
+        def tell(self) -> None:
+            training = ", ".join(f"epoch {epoch}" for epoch in self.epochs.values() if epoch)
+            progress(self.fits, sum(self.running.values()), training)
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
             self.running[trial.trial_id] = max(int(result.get("evaluations", 0)), self.running.get(trial.trial_id, 0))
-            progress(self.fits, sum(self.running.values()), "")
+            self.epochs[trial.trial_id] = int(result.get("epoch", 0))
+            self.tell()
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             self.fits += bool(jobs[trial.config["job"]].stages)
-            progress(self.fits, sum(self.running.values()), trial.config["job"])
+            self.epochs.pop(trial.trial_id, None)
+            self.tell()
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             job = jobs[trial.config["job"]]
@@ -117,7 +124,8 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
             last = next((line for line in reversed(log.splitlines()) if line.strip()), "the worker died")
             arms = sorted({arm for _, arm, _ in job.entries})
             store.fail(job.name, {"job": job.name, "arms": arms, "fold": job.fold, "seed": job.seed, "error": last.strip(), "log": log})
-            progress(self.fits, sum(self.running.values()), job.name)
+            self.epochs.pop(trial.trial_id, None)
+            self.tell()
 
     at_once = min(_at_once(job.resources, available) for job in jobs.values())
     scratch = Path(tempfile.mkdtemp(prefix="harness-tune-"))
@@ -172,7 +180,7 @@ def _trial(config: dict[str, str], *, jobs: Mapping[str, Job], store: str) -> No
     tune.report({"evaluations": float(outcome.made + outcome.failed), "failed": float(outcome.failed)})
 
 
-def _train_in_group(job: Job, spec: StageSpec, store: Store) -> None:
+def _train_in_group(job: Job, spec: StageSpec, store: Store, report: object) -> None:
     """Train one stage on a Ray Train group of DeepSpeed workers, and wait for it.
 
     Raises:
@@ -210,20 +218,16 @@ def _worker(config: dict[str, Any]) -> None:
     """One worker of a group: the same training as alone, with the group's rank and world."""
     import ray.train
 
-    from harness import evaluation, training
+    from harness import evaluation
     from harness.store import write_atomically
 
     job, spec, store = config["job"], config["spec"], Store(Path(config["store"]))
-    context = training.Local(
-        store.fit_folder(spec.fit) / "checkpoint",
-        rank=ray.train.get_context().get_world_rank(),
-        world=ray.train.get_context().get_world_size(),
-        on_report=ray.train.report,
-    )
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
     try:
-        evaluation.train_here(job, spec, store, context)
+        evaluation.train_here(job, spec, store, ray.train.report, rank=rank, world=world)
     except (FitError, RequestError) as error:  # trying again would not help, so Ray Train is not told of an error
-        if context.rank == 0:
+        if rank == 0:
             write_atomically(store.fit_folder(spec.fit) / "stopped.txt", str(error).encode())
 
 

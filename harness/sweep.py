@@ -74,13 +74,14 @@ def run(prepared: Prepared, *, say: Say = lambda _: None) -> bool:
 
     fits = sum(bool(job.stages) and prepared.store.fit(job.name) is None for job in jobs.values())
     say(f"{fits} fits and {pending.height} evaluations to run, {prepared.plan.rows.height - pending.height} need nothing")
+    chains = sum(bool(job.stages) for job in jobs.values())
     total = sum(len(evaluations) for job in jobs.values() for _, _, evaluations in job.entries)
     with progress_bar("evaluations", say) as advance:
         scheduler.run(
             jobs,
             prepared.store,
             prepared.config["cluster"],
-            progress=lambda done_fits, done, _: advance(done, total, f"{done_fits} of {sum(bool(j.stages) for j in jobs.values())} fits"),
+            progress=lambda ended, done, now: advance(done, total, f"{ended} of {chains} fits{', ' if now else ''}{now}"),
             python_path=[folder for folder in sys.path if folder],
         )
     prepared.store.pack()

@@ -51,7 +51,7 @@ class Mirror:
         self._try(log)
 
     def finish(self) -> None:
-        self._try(lambda run: run.finish(quiet=True))
+        self._try(lambda run: run.finish())
         self._run = None
 
     def _try(self, action: Callable[[Any], object]) -> None:

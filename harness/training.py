@@ -7,12 +7,14 @@ each reads its slice of the frames, and what looks at the whole batch runs on wh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import os
 import shutil
+import socket
 import tempfile
 import time
 import warnings
@@ -187,6 +189,9 @@ def ensure_process_group(device: torch.device) -> None:
     if os.environ["WORLD_SIZE"] != "1":
         dist.init_process_group(backend)
     else:
+        for _, name in socket.if_nameindex():
+            if name in ("lo", "lo0"):
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", name)  # Gloo listens even when alone; nobody outside needs to hear
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
 
 
@@ -418,7 +423,7 @@ class _Loop:
         self.seed = _seed(seed, type(stage).__name__)
         self.pixels = {"train": _Pixels(train.frames, device), "validation": _Pixels(validation.frames, device)}
         self.validates = validation.samples.height > 0
-        torch.manual_seed(_seed(self.seed, "module"))
+        _reseed(_seed(self.seed, "module"), device)
         self.objective = _Objective(stage, weighting).to(device)
         self.optimizer = _optimizer(self.objective, settings)
         self.scheduler = _scheduler(self.optimizer, settings)
@@ -502,7 +507,7 @@ class _Loop:
         """The step, with every random number generator set for it."""
         training = part == "train"
         seed = _seed(self.seed, part, epoch if training else 0, number)
-        torch.manual_seed(seed)
+        _reseed(seed, self.device)
         rank, world = self.context.rank, self.context.world
         size = -(-len(index) // world)
         return _Step(
@@ -631,6 +636,7 @@ def _engine(objective: _Objective, optimizer: torch.optim.Optimizer, settings: T
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[settings.precision]
         config["torch_autocast"] = {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}
     engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config, dist_init_required=False)
+    engine.enable_backward_allreduce = world > 1 or settings.resources.zero > 0  # with oneself, a copy of all gradients
     return engine
 
 
@@ -661,6 +667,13 @@ def _seed(*words: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=8).digest()) >> 1
 
 
+def _reseed(seed: int, device: torch.device) -> None:
+    """``torch.manual_seed`` without its millisecond: where CUDA was never used it keeps a traceback of every call."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -675,8 +688,9 @@ def _free_memory(device: torch.device) -> int:
 def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif (reset := Path("/proc/self/clear_refs")).exists():
-        reset.write_text("5")  # a process that has fitted before starts from what it holds now
+    else:
+        with contextlib.suppress(OSError):  # a process that has fitted before starts from what it holds now; only Linux can
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +32,7 @@ def show(frame: pl.DataFrame, *, format: str, output: Path | None, title: str | 
     """Print a table, or write it to a file."""
     from harness.publish.tables import render
 
-    emit(render(frame, check_format(format), title=title, notes=notes), output)
+    emit(render(frame, check_format(format), title=title, notes=notes, width=_width(output)), output)
 
 
 def show_rows(rows: list[dict[str, Any]], *, format: str, output: Path | None) -> None:
@@ -43,7 +44,12 @@ def show_rows(rows: list[dict[str, Any]], *, format: str, output: Path | None) -
         return
     from harness.publish.tables import render_rows
 
-    emit(render_rows(rows, format), output)
+    emit(render_rows(rows, format, width=_width(output)), output)
+
+
+def _width(output: Path | None) -> int | None:
+    """Columns of the terminal a table is for; None for a file or a pipe."""
+    return shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
 
 
 def emit(text: str | bytes, output: Path | None) -> None:

@@ -23,7 +23,7 @@ class Board:
         table: What ``leaderboard.leaderboard`` returned.
         primary: The metric in ``score``.
         notes: Protocol, dataset, reconstructions, gaps.
-        facts: For the page: question, command, provenance.
+        facts: For the page: ``question``, ``command``, ``synthetic``, ``provenance``.
     """
 
     title: str
@@ -92,7 +92,18 @@ def write(board: Board, extra: Extra, folder: Path) -> list[Path]:
         "table.tex": render(shown, "latex", title=board.title),
         **{f"{name.replace(' ', '_')}.csv": render(frame, "csv") for name, frame in extra.tables.items()},
         **extra.figures,
-        "index.html": page(board, extra),
+        "index.html": page(
+            board.table,
+            title=board.title,
+            question=board.facts["question"],
+            primary=board.primary,
+            command=board.facts["command"],
+            synthetic=board.facts["synthetic"],
+            curve=next((data for name, data in extra.figures.items() if name.endswith(".svg")), None),
+            efficiency=next(iter(extra.tables.values()), None),
+            notes=(*board.notes, *extra.notes),
+            provenance=board.facts["provenance"],
+        ),
         "table.parquet": render(board.table, "parquet"),
     }
     for name, data in files.items():

@@ -214,13 +214,12 @@ def _read_set(root: Path, folder: Path, split: str, problems: Problems) -> pl.Da
                 columns[label].append(None)
                 problems.add("unreadable label", notes / f"{name}{kind}", _why(error), sample=sample)
         try:
-            landmarks[row] = _npy(notes / f"{name}_lnd.npy", 136)
-            complete[row] = (np.abs(landmarks[row]) < _FAR).all()
-            why = "" if complete[row] else "a number is not finite, or far outside"
+            points = _npy(notes / f"{name}_lnd.npy", 136)
+            if not (np.abs(points) < _FAR).all():
+                raise ValueError("a number is not finite, or far outside")
+            landmarks[row], complete[row] = points, True
         except (OSError, ValueError) as error:
-            why = _why(error)
-        if why:
-            problems.add("unreadable landmarks", notes / f"{name}_lnd.npy", why, sample=sample)
+            problems.add("unreadable landmarks", notes / f"{name}_lnd.npy", _why(error), sample=sample)
     rows = pl.DataFrame(columns, schema=dict.fromkeys(_LABELS, pl.Float64)).with_columns(
         sample=pl.Series(samples, dtype=pl.String),
         image=pl.Series([str(root / sample) for sample in samples], dtype=pl.String),

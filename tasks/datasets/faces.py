@@ -57,13 +57,13 @@ NUISANCE: dict[str, tuple[float, float]] = {
     "x": (0.45, 0.55),  # centre of the face, in widths of the image
     "y": (0.48, 0.54),
     "scale": (0.36, 0.42),  # half the face's height, in heights of the image
-    "yaw": (-0.30, 0.30),  # radians
-    "pitch": (-0.18, 0.18),
-    "roll": (-0.15, 0.15),
+    "yaw": (-0.22, 0.22),  # radians
+    "pitch": (-0.13, 0.13),
+    "roll": (-0.12, 0.12),
     "gaze_x": (-1.0, 1.0),
     "gaze_y": (-0.6, 0.6),
     "blink": (0.0, 0.0),  # 1: lids closed
-    "light_x": (-0.35, 0.35),  # shading across the face
+    "light_x": (-0.28, 0.28),  # shading across the face
     "light_y": (-0.25, 0.10),
     "exposure": (0.80, 1.12),
     "back_tone": (0.1, 0.9),
@@ -72,8 +72,8 @@ NUISANCE: dict[str, tuple[float, float]] = {
     "back_wave": (1.5, 7.0),
     "back_shift": (0.0, 6.28),
     "back_contrast": (0.05, 0.35),
-    "blur": (0.6, 1.8),  # width of an edge in pixels
-    "grain": (0.008, 0.03),  # standard deviation of the noise
+    "blur": (0.7, 1.6),  # width of an edge in pixels
+    "grain": (0.005, 0.022),  # standard deviation of the noise
     "patch": (0.0, 0.0),  # 1: something stands before the face
     "patch_x": (-0.9, 0.9),
     "patch_y": (-0.2, 1.0),
