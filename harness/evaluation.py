@@ -167,7 +167,8 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
     )
     if rank != 0:
         return
-    mirror.finish()
+    if world > 1:  # a group's processes end here; alone, the evaluations go to the same run
+        mirror.finish()
     training.save_weights(fitted.state, folder / "weights.safetensors")
     write_atomically(folder / "history.json", json.dumps(fitted.history, indent=1).encode())
     store.finish_fit(
