@@ -27,6 +27,7 @@ from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
 from harness.rescoring import now, scored
+from harness.samples import au_columns
 from harness.store import Store, write_atomically
 from harness.task import Setting, Task
 
@@ -48,12 +49,14 @@ class Bench:
     """One split of one task laid out for a worker: who may see what.
 
     Attributes:
+        config: Of the task.
         train, validation: With labels.
         test: Sorted by clip and frame, its label columns taken away.
         targets: The test labels, for support frames and scoring; a baseline never sees this.
         proof: Of the guard.
     """
 
+    config: Config
     task: Task
     snapshot: snapshot.Snapshot
     train: Data
@@ -66,13 +69,13 @@ class Bench:
 _benches: dict[str, Bench] = {}
 
 
-def lay_out(job: Job) -> Bench:
-    """The split of a job; kept for the next job of this process that uses the same."""
-    key = identity.address([job.task, job.snapshot, job.fold])
+def lay_out(config: Config, folder: str, fold: int) -> Bench:
+    """One fold of a task on a snapshot; kept for the next job of this process that uses the same."""
+    key = identity.address([config, folder, fold])
     if key not in _benches:
-        taken = snapshot.load(Path(job.snapshot))
-        task = plan.make_task(job.task)
-        rows, split, proof = plan.selected(task, job.task, taken, job.fold)
+        taken = snapshot.load(Path(folder))
+        task = plan.make_task(config)
+        rows, split, proof = plan.selected(task, config, taken, fold)
 
         def part(numbers: np.ndarray) -> tuple[pl.DataFrame, Any]:
             chosen = rows[numbers]
@@ -80,11 +83,12 @@ def lay_out(job: Job) -> Bench:
 
         order = rows[split.test].with_columns(place=pl.Series(split.test)).sort("clip", "frame", "sample")["place"].to_numpy()
         test, test_frames = part(order)
-        hidden = [name for name in test.columns if name in LABELS or name in task.info.targets or (name.startswith("au") and name[2:].isdigit())]
+        hidden = {*LABELS, *task.info.targets, *au_columns(test)} & set(test.columns)
         targets = test.select("sample", *task.info.targets)
         while len(_benches) >= 4:  # a reused actor sees many folds; what is mapped is cheap, labels and tensors are not
             _benches.pop(next(iter(_benches)))
-        _benches[key] = Bench(task, taken, Data(*part(split.train)), Data(*part(split.validation)), Data(test.drop(hidden), test_frames), targets, proof)
+        train, validation = Data(*part(split.train)), Data(*part(split.validation))
+        _benches[key] = Bench(config, task, taken, train, validation, Data(test.drop(hidden), test_frames), targets, proof)
     return _benches[key]
 
 
@@ -117,10 +121,11 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
             pending = [(evaluation, setting) for evaluation, setting in evaluations if evaluation not in done]
             if not pending:
                 continue
-            bench = lay_out(job)
-            ready = Ready(job, bench, baseline, store)
+            ready: Ready | None = None
             for evaluation, setting in pending:
                 try:
+                    if ready is None:
+                        ready = Ready(job, lay_out(job.tasks.get(evaluation, job.task), job.snapshot, job.fold), baseline, store)
                     record = ready.evaluate(evaluation, arm, setting)
                 except Exception as error:  # a baseline is anybody's code: one bad evaluation stops no other
                     store.fail(evaluation, _failure(job, error) | {"arm": arm, "setting": setting, "log": traceback.format_exc()[-4000:]})
@@ -144,7 +149,7 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
         report: Called on every rank after each epoch, with ``epoch`` and the losses by name.
         rank, world: Of this process in its group.
     """
-    bench = lay_out(job)
+    bench = lay_out(job.task, job.snapshot, job.fold)
     folder = store.fit_folder(spec.fit)
     mirror = tracking.start(job, spec, store) if rank == 0 else tracking.Mirror(None)
 
@@ -220,7 +225,8 @@ class Ready:
     def encode(self, data: Data, part: str) -> np.ndarray:
         """``(n, d)`` float32, made once a fit and part: kept in memory, and on disk for later runs."""
         if part not in self._embeddings:
-            learned = [(spec.fit, *fitted) for spec, fitted in zip(self.job.stages, self.stages, strict=True) if not fitted[0].on_embeddings]
+            fits = (spec.fit for spec in self.job.stages)
+            learned = [(fit, *fitted) for fit, fitted in zip(fits, self.stages, strict=True) if not fitted[0].on_embeddings]
             if learned:
                 fit, stage, module = learned[-1]
                 self._embeddings[part] = embeddings(self.store, fit, stage, module, data, part, self.device)
@@ -237,9 +243,11 @@ class Ready:
         """The predictions frame of one setting, targets beside what was predicted."""
         bench = self.bench
         test = bench.test.samples.select("sample", "clip", "subject", "frame")
-        thumbnails = self.thumbnails() if setting.get("support", {}).get("selection") == "kmeans" else np.zeros((test.height, 0), np.float32)
+        by_looks = setting.get("support", {}).get("selection") == "kmeans"
+        thumbnails = self.thumbnails() if by_looks else np.zeros((test.height, 0), np.float32)
         support = bench.task.support(test, setting, thumbnails)
-        labels = {t: bench.targets[t].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for t in bench.task.info.targets if t != "expression"}
+        numeric = [target for target in bench.task.info.targets if target != "expression"]
+        labels = {target: bench.targets[target].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for target in numeric}
         query = Query(
             test=bench.test,
             support=support,
@@ -268,7 +276,7 @@ class Ready:
         fit_seconds = sum(known["seconds"] for known in self.fits)
         seconds = time.perf_counter() - started
         gpus = float(self.job.resources.get("gpus", 0)) * int(self.job.resources.get("workers", 1))
-        targets = [self.job.task["_target_"], self.config["_target_"], *(spec.config["_target_"] for spec in self.job.stages)]
+        targets = [self.bench.config["_target_"], self.config["_target_"], *(spec.config["_target_"] for spec in self.job.stages)]
         info = self.bench.task.info
         record = {
             "evaluation": evaluation,
@@ -309,7 +317,7 @@ class Ready:
                     "world_size": [known["world_size"] for known in self.fits],
                     "versions": {"task": info.version, "baseline": self.config["version"]},
                     "baseline": self.config,
-                    "task": {key: value for key, value in self.job.task.items() if key != "root"},
+                    "task": {key: value for key, value in self.bench.config.items() if key != "root"},
                 }
             ),
             "written": now(),
@@ -326,7 +334,7 @@ def embeddings(store: Store, fit: str, stage: Stage, module: torch.nn.Module, da
         found: np.ndarray = np.load(path, allow_pickle=False)
         if len(found) == data.samples.height:
             return found
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         pass
     made = training.embed(lambda frames: stage.encode(module, frames), data.frames, device=device)
     import io

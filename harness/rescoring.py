@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from harness import identity, plan
-from harness.config import Config
+from harness import config, identity, plan, provenance
 from harness.errors import RequestError
 from harness.store import Store
+from harness.task import Task
 
 
 def scored(metrics: Mapping[str, float], primary: str) -> dict[str, Any]:
@@ -25,34 +27,73 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def rescore_task(node: Config, store: Store) -> tuple[int, int, list[str]]:
-    """Score every stored evaluation of a task again.
+@dataclass(frozen=True)
+class Rescored:
+    """What became of a task's records: evaluations scored, scores that changed, and what went wrong, a line each."""
+
+    done: int
+    changed: int
+    problems: list[str]
+
+
+def rescore_task(name: str, store: Store, extra: Sequence[Path] = ()) -> Rescored:
+    """Score every stored evaluation of a task again, with its YAML and code as they are now.
+
+    What a sweep had set on top of the YAML (``task.folds=2``) is set again, so that a record keeps its protocol.
 
     Args:
-        node: The task's config as it is now.
+        name: Of the task.
         store: Where predictions are and records go.
+        extra: The user's config folders.
 
-    Returns:
-        Evaluations scored, scores that changed, and what went wrong, a line each.
+    Raises:
+        RequestError: No such task.
     """
-    task = plan.make_task(node)
-    done = changed = 0
+    now_set = config.compose([f"task={name}"], extra)
+    tasks: dict[str, tuple[Task, dict[str, str]]] = {}
+    changed = done = 0
     problems = []
-    latest = store.records().filter(task=task.info.name).sort("written").unique("predictions", keep="last", maintain_order=True)
+    latest = store.records().filter(task=name).sort("written", "evaluation").unique("predictions", keep="last", maintain_order=True)
     for record in latest.iter_rows(named=True):
+        known = store.provenance(record["provenance"])
         try:
+            if not known:
+                raise RequestError(f"the provenance of {record['evaluation']} is gone", remedy="run the sweep again")
+            overrides = known["task"].get("overrides", {})
+            key = identity.canonical(overrides)
+            if key not in tasks:
+                tasks[key] = _as_it_is_now(now_set, overrides)
+            task, sources = tasks[key]
             score = task.score(store.read_predictions(record["predictions"], record["sha256"]))
         except RequestError as error:
             problems.append(str(error))
             continue
-        provenance = store.provenance(record["provenance"])
-        arguments = {key: value for key, value in provenance["baseline"].items() if key not in plan.BASELINE_FACTS}
-        evaluation = plan.evaluation_identity(
-            record["fit"], [record["baseline"], record["baseline_version"], arguments], task.info, json.loads(record["setting"])
-        )
-        fields = scored(score.metrics, task.info.primary)
+        info = task.info
+        arguments = {key: value for key, value in known["baseline"].items() if key not in plan.BASELINE_FACTS}
+        entry = plan.entry_identity(record["fit"], [record["baseline"], record["baseline_version"], arguments], info)
+        fields = scored(score.metrics, info.primary)
         changed += fields["metrics"] != record["metrics"]
-        info = {"task_version": task.info.version, "protocol": task.info.protocol, "primary": task.info.primary}
-        store.write_record({**record, **info, **fields, "evaluation": evaluation, "written": now()}, score.units)
         done += 1
-    return done, changed, problems
+        scored_by = {"sources": known["sources"] | sources, "versions": known["versions"] | {"task": info.version}}
+        store.write_record(
+            {
+                **record,
+                **fields,
+                "evaluation": plan.evaluation_identity(entry, record["setting"]),
+                "task_version": info.version,
+                "protocol": info.protocol,
+                "primary": info.primary,
+                "provenance": store.put(known | scored_by),
+                "written": now(),
+            },
+            score.units,
+        )
+    return Rescored(done, changed, problems)
+
+
+def _as_it_is_now(composed: config.Config, overrides: Mapping[str, Any]) -> tuple[Task, dict[str, str]]:
+    """The task, and the hash of the file that defines it."""
+    one = copy.deepcopy(composed)
+    for key, value in overrides.items():
+        config.place(one, key, value)
+    return plan.make_task(one["task"]), provenance.sources(one["task"]["_target_"])

@@ -32,11 +32,10 @@ def rescore(
     names = [task] if task else sorted(set(store.records()["task"]))
     failed = 0
     for name in names:
-        node = config.compose([f"task={name}"], extra)["task"]
-        done, changed, problems = rescore_task(node, store)
-        say(f"{name}: {done} evaluations scored again, {changed} scores changed")
-        for problem in problems:
+        again = rescore_task(name, store, extra)
+        say(f"{name}: {again.done} evaluations scored again, {again.changed} scores changed")
+        for problem in again.problems:
             say(f"error: {problem}")
-        failed += len(problems)
+        failed += len(again.problems)
     store.pack()
     return 1 if failed else 0
