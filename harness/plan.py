@@ -270,17 +270,16 @@ def build(
     for arm, overrides in sweep.arms.items():
         for names in itertools.product(*group_axes.values()):
             chosen = [f"{group}={name}" for group, name in zip(group_axes, names, strict=True)]
-            given = [*sweep.overrides, *overrides, *chosen]
-            composed = configs.compose(given, extra)
+            composed = configs.compose([*sweep.overrides, *overrides, *chosen], extra)
             label = " ".join([composed["baseline"]["name"] if arm == "run" else arm, *map(str, names)])
             builder.ask(_settings(composed, evaluate_axes))
+            set_by_hand = [*(_split_override(item)[0].lstrip("+") for item in [*sweep.overrides, *overrides]), *fit_axes]
             for values in itertools.product(*fit_axes.values()):
                 one = copy.deepcopy(composed)
                 for key, value in zip(fit_axes, values, strict=True):
                     configs.place(one, key, value)
-                one["task"]["overrides"] = _set_by_hand(one, [*(_split_override(item)[0] for item in given), *fit_axes])
                 varied = [str(v) for k, v in zip(fit_axes, values, strict=True) if k not in ("fold", "seed") and len(fit_axes[k]) > 1]
-                builder.add(one, " ".join([label, *varied]))
+                builder.add(one, " ".join([label, *varied]), set_by_hand)
     rows = pl.DataFrame(list(zip(*builder.rows, strict=True)), schema=PLAN, orient="col")
     return Plan(sweep, rows, builder.jobs, builder.snapshots, builder.tasks)
 
@@ -302,9 +301,17 @@ class _Builder:
         """What the configs that follow are evaluated under."""
         self._settings, self._asked = settings, {}
 
-    def add(self, one: Config, arm: str) -> None:
-        """The evaluations of one config, a row each, unless an equal one is there."""
-        node, baseline, fold = one["task"], one["baseline"], _count(one, "fold")
+    def add(self, one: Config, arm: str, set_by_hand: Sequence[str]) -> None:
+        """The evaluations of one config, a row each, unless an equal one is there.
+
+        Args:
+            one: Resolved.
+            arm: Its display name.
+            set_by_hand: The dotted keys that command line, sweep and arm set, whatever the YAMLs say.
+        """
+        given = {dotted: value for dotted in set_by_hand if (value := _at(one, dotted)) is not None}
+        node = one["task"] | {"overrides": {dotted: value for dotted, value in given.items() if _of_task(dotted)}}
+        baseline, fold = one["baseline"], _count(one, "fold")
         seed = _count(one, "seed") if baseline.get("seeded", True) else 0
         key = identity.canonical(node)
         if key not in self.snapshots:
@@ -322,7 +329,10 @@ class _Builder:
         }
         stages: list[StageSpec] = []
         for name, stage in (baseline.get("stages") or {}).items():
-            trainer = {**one["trainer"], **(stage.get("trainer") or {})}
+            trainer = copy.deepcopy({**one["trainer"], **(stage.get("trainer") or {})})
+            for dotted in given:  # what somebody set goes to every stage, also to one with settings of its own
+                if dotted.startswith("trainer."):
+                    _carry(one["trainer"], trainer, dotted.split(".")[1:])
             trainers.read(trainer, f"baseline.stages.{name}.trainer" if stage.get("trainer") else "trainer")
             what = {key: value for key, value in trainer.items() if key not in HOW}
             own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
@@ -342,8 +352,8 @@ class _Builder:
             if why_not is None:
                 evaluations.append((evaluation, setting))
         for depth in range(1, len(stages)):
-            self._job(stages[depth - 1].fit, stages[:depth], one, seed, snapshot)
-        job = self._job(last, stages, one, seed, snapshot)
+            self._job(stages[depth - 1].fit, stages[:depth], node, one, seed, snapshot)
+        job = self._job(last, stages, node, one, seed, snapshot)
         if evaluations:
             job.entries.append((baseline, arm, evaluations))
         if job.task != node:
@@ -361,11 +371,11 @@ class _Builder:
             self._asked[key] = [(text, setting, _why_not(baseline, task, setting)) for text, setting in distinct.items()]
         return self._asked[key]
 
-    def _job(self, name: str, stages: Sequence[StageSpec], one: Config, seed: int, snapshot: Snapshot) -> Job:
+    def _job(self, name: str, stages: Sequence[StageSpec], node: Config, one: Config, seed: int, snapshot: Snapshot) -> Job:
         if name not in self.jobs:
             trainer = stages[-1].trainer if stages else one["trainer"]
             folder, resources = str(snapshot.folder), dict(trainer["resources"])
-            self.jobs[name] = Job(name, one["task"], folder, one["fold"], seed, tuple(stages), resources, one["tracker"])
+            self.jobs[name] = Job(name, node, folder, one["fold"], seed, tuple(stages), resources, one["tracker"])
         return self.jobs[name]
 
 
@@ -386,17 +396,24 @@ def _count(one: Config, key: str) -> int:
     return value
 
 
-def _set_by_hand(one: Config, keys: Sequence[str]) -> dict[str, Any]:
-    """What command line, sweep and arm set of the task, by dotted key; not what predictions already hold."""
-    found: dict[str, Any] = {}
-    for key in keys:
-        path = key.lstrip("+~").split(".")
-        node: Any = one
-        for part in path:
-            node = node.get(part) if isinstance(node, Mapping) else None
-        if path[0] == "task" and len(path) > 1 and path[1] not in TASK_FACTS and node is not None:
-            found[".".join(path)] = node
-    return found
+def _at(tree: Config, dotted: str) -> Any:
+    """What stands at a dotted key; None where nothing does."""
+    node: Any = tree
+    for part in dotted.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _of_task(dotted: str) -> bool:
+    """Whether a key says something about a task that its predictions do not already hold."""
+    return dotted.startswith("task.") and dotted.split(".")[1] not in TASK_FACTS
+
+
+def _carry(source: Config, target: Config, path: Sequence[str]) -> None:
+    """Copy what stands at a path of one tree to the same path of another."""
+    for part in path[:-1]:
+        source, target = source[part], target.setdefault(part, {})
+    target[path[-1]] = source[path[-1]]
 
 
 def _why_not(baseline: Config, task: Task, setting: Setting) -> str | None:
