@@ -418,6 +418,11 @@ class Panel:
         lo, hi = (float(scale.backward(centre + side * half)) for side in (-1, 1))
         return Interval(score, min(lo, score), max(hi, score))  # a perfect score lies beyond the end of its scale
 
+    def intervals(self, evaluations: Sequence[str], metrics: Sequence[str]) -> dict[str, Interval]:
+        """The same of several metrics at the cost of little more than one."""
+        self._draw(evaluations, metrics)
+        return {metric: self.interval(evaluations, metric) for metric in metrics}
+
     def difference(self, a: Sequence[str], b: Sequence[str], metric: str) -> Difference:
         """How far ``a`` is above ``b``, over the folds that both have."""
         dense_a, dense_b = self._dense(a, metric), self._dense(b, metric)
@@ -453,14 +458,25 @@ class Panel:
         value = self._statistic(metric)[0].value
         return float(np.mean([value(grid.sum(axis=1)).mean() for grid in dense.values()]))
 
-    def _resample(self, evaluations: Sequence[str], metric: str, dense: dict[object, Array]) -> Array:
-        """``(draws,)`` scores over the folds of ``dense``, the same draws of subjects for whatever is asked."""
-        drawn, order = self._drawn.setdefault((metric, *evaluations), {}), list(self._sizes)
-        for fold in dense.keys() - drawn.keys():
-            counts = bootstrap(dense[fold].shape[1], draws=self._draws, seed=(self._seed, order.index(fold)))
-            drawn[fold] = self._statistic(metric)[0].value(np.tensordot(counts, dense[fold], axes=(1, 1))).mean(axis=1)
-        scores: Array = np.mean([drawn[fold] for fold in dense], axis=0)
+    def _resample(self, evaluations: Sequence[str], metric: str, folds: Iterable[object]) -> Array:
+        """``(draws,)`` scores over some of the folds, the same draws of subjects for whatever is asked."""
+        if (metric, *evaluations) not in self._drawn:
+            self._draw(evaluations, [metric])
+        scores: Array = np.mean([self._drawn[metric, *evaluations][fold] for fold in folds], axis=0)
         return scores
+
+    def _draw(self, evaluations: Sequence[str], metrics: Sequence[str]) -> None:
+        """Draw subjects: one matrix product a fold, of the sums of all metrics side by side."""
+        dense = [self._dense(evaluations, metric) for metric in metrics]
+        ends = np.cumsum([self._statistic(metric)[1].shape[1] for metric in metrics])[:-1]
+        for place, fold in enumerate(self._sizes):
+            if fold not in dense[0]:
+                continue
+            counts = bootstrap(self._sizes[fold], draws=self._draws, seed=(self._seed, place))
+            sums = np.tensordot(counts, np.concatenate([grids[fold] for grids in dense], axis=2), axes=(1, 1))
+            for metric, own in zip(metrics, np.split(sums, ends, axis=2), strict=True):
+                scores = self._statistic(metric)[0].value(own).mean(axis=1)
+                self._drawn.setdefault((metric, *evaluations), {})[fold] = scores
 
     def _half_width(self, dense: dict[object, Array], values: Array) -> float:
         from scipy.special import stdtrit  # a twentieth of the import of scipy.stats
@@ -497,10 +513,12 @@ def bootstrap(clusters: int, *, draws: int, seed: tuple[int, ...]) -> Array:
     Returns:
         ``(draws, clusters)`` float64, read-only and shared: the weights of ``sums`` in a matrix product.
     """
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, clusters, (draws, max(clusters - 1, 1)))
-    drawn += np.arange(draws)[:, None] * clusters
-    counts = np.bincount(drawn.ravel(), minlength=draws * clusters).reshape(draws, clusters).astype(np.float64)
+    rng, counts = np.random.default_rng(seed), np.empty((draws, clusters))
+    for start in range(0, draws, 500):  # blocks that stay in the cache of the processor: twice as fast
+        block = counts[start : start + 500]
+        drawn = rng.integers(0, clusters, (len(block), max(clusters - 1, 1)), dtype=np.uint32).astype(np.int64)
+        drawn += np.arange(len(block))[:, None] * clusters
+        block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
     counts.flags.writeable = False
     return counts
 

@@ -118,9 +118,9 @@ tbody tr:last-child td { border-bottom: 0 }
 thead th { background: var(--tint); padding: 0 }
 th button { all: unset; box-sizing: border-box; width: 100%; padding: .4rem .55rem; cursor: pointer; font-weight: 600 }
 th.n button { text-align: right }
-th button::after { content: "\\2195"; opacity: .35; padding-left: .25em; font-size: .8em }
-th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1 }
-th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1 }
+th button::after { content: "\\2195" / ""; opacity: .35; padding-left: .25em; font-size: .8em }
+th[aria-sort=ascending] button::after { content: "\\2191" / ""; opacity: 1 }
+th[aria-sort=descending] button::after { content: "\\2193" / ""; opacity: 1 }
 td.n { text-align: right }
 tr.control td { color: var(--soft); background: var(--tint) }
 .legend { color: var(--soft); font-size: .85rem; padding-left: 1.1rem }

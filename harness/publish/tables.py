@@ -121,8 +121,8 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
         for row in table.to_dicts()
     ]
     frame = pl.DataFrame([{name: str(value or "") for name, value in row.items()} for row in rows])
-    always = ("#", "method", "score", "gain", "over", "p", "note")
-    return frame.select(name for name in frame.columns if (frame[name] != "").any() and (name in always or frame[name].n_unique() > 1))
+    may_go = (*(name.rsplit(".", 1)[-1] for name in _settings(table)), "labels", "selected", "records")
+    return frame.select(name for name in frame.columns if (frame[name] != "").any() and (name not in may_go or frame[name].n_unique() > 1))
 
 
 def _settings(table: pl.DataFrame) -> list[str]:

@@ -296,6 +296,12 @@ def test_the_matrix_product_is_what_drawing_whole_subjects_row_by_row_gives() ->
     assert (got.value, got.lo, got.hi) == pytest.approx((score, np.tanh(np.arctanh(score) - half), np.tanh(np.arctanh(score) + half)))
 
 
+def test_several_metrics_at_once_are_what_each_is_alone() -> None:
+    units = sums(clustered(), clustered(evaluation="b", fold=1))
+    together = Panel(units).intervals(["a", "b"], ["ccc", "rmse_valence", "sagr"])
+    assert together == {metric: Panel(units).interval(["a", "b"], metric) for metric in together}
+
+
 def test_folds_count_the_same_and_their_subjects_are_drawn_apart() -> None:
     frames = [clustered(6, evaluation=name, fold=fold) for fold, names in ((0, "ab"), (1, "c")) for name in names]
     panel = Panel(sums(*frames))
