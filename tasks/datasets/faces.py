@@ -31,7 +31,7 @@ IDENTITY: dict[str, tuple[float, float]] = {
     "brow_y": (-0.47, -0.37),
     "brow_tilt": (-0.07, 0.06),  # outer end lower (+) or higher (-)
     "brow_arch": (0.0, 0.07),
-    "brow_thick": (0.020, 0.045),
+    "brow_thick": (0.024, 0.046),
     "brow_gap": (0.11, 0.18),
     "eye_x": (0.30, 0.37),
     "eye_width": (0.135, 0.175),
@@ -154,14 +154,14 @@ class _Face:
         self.nose_y = i["nose_length"] - 0.055 * au[9] - 0.02 * au[10]
         self.nose_width = i["nose_width"] * (1 + 0.22 * au[9] + 0.12 * au[10] + 0.08 * au[12])
 
-        self.gap = (0.055 * au[25] + 0.25 * au[26]) * (1 - 0.8 * press)
+        self.gap = (0.075 * au[25] + 0.25 * au[26]) * (1 - 0.8 * press)
         stretch = 0.34 * au[20] + 0.26 * au[12] - 0.18 * press - 0.22 * au[26] - 0.06 * au[17]
         self.mouth_half = i["mouth_width"] * np.clip(1 + stretch, 0.6, 1.6)
         self.mouth_y = i["mouth_y"] - 0.035 * au[17] - 0.02 * au[10] + 0.02 * au[24]
         # A corner follows the jaw half way down; AU 12 pulls it up and out, on one side only where the face leans there.
-        both = i["mouth_curve"] + 0.13 * au[15] + 0.03 * au[20] + 0.04 * au[17] + 0.40 * self.gap
-        self.corner_left = both - 0.17 * au[12] * np.minimum(1, 1 - side) - 0.03 * au[14] * np.minimum(1, 1 - side)
-        self.corner_right = both - 0.17 * au[12] * np.minimum(1, 1 + side) - 0.03 * au[14] * np.minimum(1, 1 + side)
+        both = i["mouth_curve"] + 0.15 * au[15] + 0.03 * au[20] + 0.04 * au[17] + 0.40 * self.gap
+        self.corner_left = both - 0.20 * au[12] * np.minimum(1, 1 - side) - 0.03 * au[14] * np.minimum(1, 1 - side)
+        self.corner_right = both - 0.20 * au[12] * np.minimum(1, 1 + side) - 0.03 * au[14] * np.minimum(1, 1 + side)
         self.dimple_left, self.dimple_right = au[14] * np.minimum(1, 1 - side), au[14] * np.minimum(1, 1 + side)
         self.lift = 0.085 * au[10] + 0.03 * au[9]  # of the upper lip, at its middle
         thin = 1 - 0.75 * press
@@ -214,7 +214,7 @@ class _Face:
     def brow(self, t: np.ndarray) -> np.ndarray:
         """Height of the brow from its inner (t = 0) to its outer end (t = 1)."""
         i, au = self.identity, self.au
-        inner, outer = 0.10 * au[4] - 0.15 * au[1], 0.05 * au[4] - 0.13 * au[2] - 0.02 * au[1]
+        inner, outer = 0.12 * au[4] - 0.17 * au[1], 0.05 * au[4] - 0.13 * au[2] - 0.02 * au[1]
         bow = i["brow_arch"] + 0.05 * au[2] * (1 - au[4])
         height: np.ndarray = i["brow_y"] + 0.02 * au[9] + inner + (i["brow_tilt"] + outer - inner) * t - 4 * bow * t * (1 - t)
         return height
@@ -384,7 +384,7 @@ def _cheeks(canvas: _Canvas, face: _Face) -> None:
     along = np.clip((v - face.nose_y) / (face.mouth_y - face.nose_y), 0, 1.1)
     line = face.nose_width + 0.05 + along * (face.mouth_half + 0.02 - face.nose_width) * (0.9 + 0.25 * along)
     depth = i["fold"] + 0.6 * au[12] + 0.7 * au[10] + 0.5 * au[9] + 0.15 * (au[6] + au[15] + au[20])
-    light -= 0.30 * np.minimum(depth, 1.2) * _bump((s - line) / fine) * _bump((along - 0.5) / 0.62)
+    light -= 0.36 * np.minimum(depth, 1.2) * _bump((s - line) / fine) * _bump((along - 0.5) / 0.62)
     canvas.shade(light)
 
 
@@ -442,7 +442,7 @@ def _mouth(canvas: _Canvas, face: _Face, skin: np.ndarray, hair: np.ndarray) -> 
     t = np.clip(u / face.mouth_half, -1.6, 1.6)
     top, raised, dropped, bottom = face.mouth(t)
     ends = _edge(0.25 * (1 - np.abs(t)), ramp)
-    lips = skin * _mix(_colour(0.80, 0.52, 0.50), _colour(0.70, 0.34, 0.36), i["lip_tone"])
+    lips = skin * _mix(_colour(0.74, 0.45, 0.44), _colour(0.64, 0.30, 0.32), i["lip_tone"])
     canvas.paint(lips, ends * _edge(np.minimum(v - top, bottom - v), ramp))
     cavity = ends * _edge(np.minimum(v - raised, dropped - v), ramp)
     canvas.paint(_colour(0.22, 0.06, 0.07), cavity)

@@ -34,7 +34,7 @@ from tasks.datasets.faces import AUS, IDENTITY, NUISANCE, Rendering, draw, rende
 EMOTIONS = ("happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 
 PROTOTYPES: dict[str, dict[int, float]] = {
-    "happy": {6: 0.9, 12: 1.0, 25: 0.5},
+    "happy": {6: 0.9, 12: 1.0, 25: 0.7},
     "sad": {1: 1.0, 4: 0.6, 15: 1.0, 17: 0.6},
     "surprise": {1: 0.9, 2: 1.0, 5: 0.8, 25: 0.9, 26: 0.9},
     "fear": {1: 0.9, 2: 0.5, 4: 0.7, 5: 1.0, 7: 0.4, 20: 1.0, 25: 0.6, 26: 0.2},
