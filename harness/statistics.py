@@ -13,7 +13,8 @@ nominal 95 % interval):
   for CCC and PCC): 93-95 %. The percentiles of the same draws, biased as CCC is over a few subjects: 87-95 %, and 51-57 % for a mean over
   four folds of five subjects each.
 
-Both are for the score that this protocol gives on average, with folds of this size: CCC over few subjects is itself biased downwards.
+RMSE, whose sampling is more skewed, reaches 90 % with 20 subjects. The swap test rejects true nulls 4-5 % of the time (600 experiments).
+Intervals are for the score that this protocol gives on average, with folds of this size: CCC over few subjects is itself biased downwards.
 """
 
 from __future__ import annotations
