@@ -75,7 +75,7 @@ class HeadStage(Stage):
         }
         self.features = {"train": torch.from_numpy(previous.train), "validation": torch.from_numpy(previous.validation)}
         self.affect = {part: affect_labels(data) for part, data in parts.items()}
-        self.codes = {part: torch.from_numpy(data.codes(classes)) for part, data in parts.items()}
+        self.codes = {part: torch.tensor(data.codes(classes)) for part, data in parts.items()}
 
     def module(self) -> Heads:
         width = self.features["train"].shape[1]

@@ -86,7 +86,7 @@ class SupervisedStage(Stage):
         self.channels = train.frames.shape[3]
         self.widths = {target: len(classes) if target == "expression" else 1 for target in targets}
         self.labels = {
-            part: {target: torch.from_numpy(data.codes(classes) if target == "expression" else data.labels(target)) for target in targets}
+            part: {target: torch.tensor(data.codes(classes) if target == "expression" else data.labels(target)) for target in targets}
             for part, data in (("train", train), ("validation", validation))
         }
         self.weight = None
