@@ -6,9 +6,13 @@ changed, maps what is here. Where a task has no root, a synthetic copy in the da
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,11 +22,11 @@ from typing import Any
 
 import polars as pl
 
-from harness import identity, samples
+from harness import identity
 from harness.config import instantiate
 from harness.errors import RequestError
 from harness.frames import Frames, Transform, fill
-from harness.samples import Reading
+from harness.samples import Reading, check
 from harness.store import write_atomically
 
 Progress = Callable[[int, int], None]
@@ -58,7 +62,7 @@ class Snapshot:
         return pl.read_parquet(self.folder / "problems.parquet")
 
     def problem_counts(self) -> dict[str, int]:
-        return {kind: n for kind, n in self.problems.group_by("kind").len().sort("kind").iter_rows()}
+        return dict(self.problems.group_by("kind").len().sort("kind").iter_rows())
 
 
 def load(folder: Path) -> Snapshot:
@@ -85,10 +89,11 @@ def root_of(task: Mapping[str, Any], cache: Path) -> tuple[Path, bool]:
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-        instantiate(synth, root=partial)
         try:
-            partial.rename(folder)
-        except OSError:  # somebody else was first with the same bytes
+            instantiate(synth, root=partial)
+            with contextlib.suppress(OSError):  # somebody else was first with the same bytes
+                partial.rename(folder)
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder.resolve(), True
 
@@ -109,54 +114,79 @@ def take(task: Mapping[str, Any], cache: Path, progress: Progress | None = None)
     signature = cache / "signatures" / f"{_signature(root, task)}.json"
     try:
         known = load(cache / "snapshots" / json.loads(signature.read_text(encoding="utf-8"))["fingerprint"])
-        len(known.frames)
+        _look_at(known)
         return known
-    except (OSError, ValueError, KeyError, RequestError):
+    except (OSError, ValueError, KeyError, RequestError, pl.exceptions.PolarsError):
         pass
     reading: Reading = instantiate(task["dataset"]["read"], root=root)
     filled = fill(reading.samples, transform, cache / "frames", progress=progress)
-    kept = samples.check(reading.samples.filter(pl.Series(filled.ok)))
+    kept = check(reading.samples.filter(pl.Series(filled.ok)))
     if kept.is_empty():
-        raise RequestError(f"no readable image under {root}", where="task.root", remedy=f"{reading.problems.height + filled.problems.height} problems were met: see `harness data check`")
+        remedy = f"{reading.problems.height + filled.problems.height} problems were met: see `harness data check`"
+        raise RequestError(f"no readable image under {root}", where="task.root", remedy=remedy)
     rows = pl.Series(filled.ok).arg_true().to_numpy()
     frames = filled.frames.take(rows)
     content = kept.drop("image").with_columns(digest=pl.Series(frames.digests))
     fingerprint = identity.address([identity.address_of_frame(content), task["frames"]])
     folder = cache / "snapshots" / fingerprint
-    partial = folder.with_name(f".{fingerprint}.{uuid.uuid4().hex[:8]}")
-    partial.mkdir(parents=True)
-    kept.write_parquet(partial / "samples.parquet")
-    pl.concat([reading.problems, filled.problems]).write_parquet(partial / "problems.parquet")
-    frames.save(partial / "frames.parquet")
-    facts = {"fingerprint": fingerprint, "root": str(root), "synthetic": synthetic, "dataset": task["dataset"]["name"], "frames": task["frames"]}
-    write_atomically(partial / "snapshot.json", json.dumps(facts, indent=1).encode())
-    if folder.exists():
-        aside = partial.with_name(f"{partial.name}.old")
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    partial.rename(folder)
-    write_atomically(signature, json.dumps({"fingerprint": fingerprint, "root": str(root)}).encode())
+    _write(kept, folder / "samples.parquet")
+    _write(pl.concat([reading.problems, filled.problems]), folder / "problems.parquet")
+    frames.save(folder / "frames.parquet")
+    where = {"fingerprint": fingerprint, "root": str(root)}
+    facts = where | {"synthetic": synthetic, "dataset": task["dataset"]["name"], "frames": task["frames"]}
+    write_atomically(folder / "snapshot.json", json.dumps(facts, indent=1).encode())
+    write_atomically(signature, json.dumps(where).encode())
     return load(folder)
+
+
+def _write(frame: pl.DataFrame, path: Path) -> None:
+    """Over an older copy too, which another process may be reading: the content under a fingerprint is the same but for paths."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _look_at(taken: Snapshot) -> None:
+    """One frame of every chunk, so that a chunk that is gone is missed now and not by a worker.
+
+    Raises:
+        RequestError, OSError, PolarsError: Something is not there or not whole.
+    """
+    chunks = pl.read_parquet(taken.folder / "frames.parquet", columns=["chunk"]).with_row_index("place")
+    taken.frames[chunks.group_by("chunk").agg(pl.col("place").first())["place"].to_numpy()]
+    frames, samples, _ = len(taken.frames), taken.samples.height, taken.problems.height
+    if frames != samples:
+        raise RequestError(f"samples and frames do not fit each other in {taken.folder}")
 
 
 def _signature(root: Path, task: Mapping[str, Any]) -> str:
     """Changes when a file is added, removed, resized or touched, and when the code that reads changes."""
-    import hashlib
-
     files = hashlib.sha256()
-    folders = [str(root)]
+    folders, seen = [str(root)], set()
     while folders:
-        entries = sorted(os.scandir(folders.pop()), key=lambda entry: entry.name)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=True):
+        folder = folders.pop()
+        here = Path(folder).stat()
+        if (here.st_dev, here.st_ino) in seen:  # a link may lead back
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        for entry in sorted(_entries(folder), key=lambda entry: entry.name):
+            try:
+                status = entry.stat()
+            except OSError:  # a link to nowhere is the reader's to report
+                files.update(f"{entry.path}\0gone\n".encode("utf-8", "surrogateescape"))
+                continue
+            if stat.S_ISDIR(status.st_mode):
                 folders.append(entry.path)
             else:
-                try:
-                    status = entry.stat()
-                except OSError:  # a link to nowhere is the reader's to report
-                    files.update(f"{entry.path}\0gone\n".encode())
-                    continue
                 files.update(f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     read = task["dataset"]["read"]
     sources = [identity.source_of(target) for target in (read["_target_"], "harness.frames.fill", "harness.samples.check")]
     return identity.address([files.hexdigest(), read, task["frames"], [source and source[1] for source in sources]])
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:  # no permission; the reader's to report, too
+        return []
