@@ -159,7 +159,7 @@ class Frames:
         if chunk not in self._maps:
             path, record = self._chunks[chunk], math.prod(self._frame) + _KEY_BYTES
             try:
-                count, rest = divmod(os.path.getsize(path), record)
+                count, rest = divmod(Path(path).stat().st_size, record)
                 if rest or not count:
                     raise OSError("it was cut short")
                 self._maps[chunk] = np.memmap(path, np.uint8, "r", shape=(count, *self._frame))
@@ -201,7 +201,7 @@ def fill(
     """
     jobs, progress = jobs or len(os.sched_getaffinity(0)), progress or (lambda done, total: None)
     try:
-        return _fill(samples, transform, Path(os.path.abspath(cache)), jobs, progress)
+        return _fill(samples, transform, Path(cache).absolute(), jobs, progress)
     except OSError as error:
         what = f"the frame cache cannot be used: {error.strerror or error}"
         raise RequestError(what, where=str(error.filename or cache), remedy="free space there, or choose another folder") from None
@@ -240,7 +240,7 @@ def _fill(samples: pl.DataFrame, transform: Transform, cache: Path, jobs: int, p
     problems = Problems()
     names, total = samples["sample"].to_list(), samples.height
     index = _Digests(cache / "digests.parquet", problems)
-    files = index.look_up([os.path.abspath(path) for path in samples["image"]])
+    files = index.look_up([str(Path(path).absolute()) for path in samples["image"]])
     paths, digests = files["path"].to_list(), [digest or b"" for digest in files["digest"]]
     geometry = _geometry(samples, transform.crop)
     shapes = [row.tobytes() for row in geometry]
@@ -324,7 +324,7 @@ class _Chunks:
             if (digest or _digest(Path(path).read_bytes())).hex() == name:
                 self._add(path)
             else:
-                os.replace(path, self._folder / f"{name}.corrupt")
+                Path(path).replace(self._folder / f"{name}.corrupt")
                 self._problems.add("corrupt cache chunk", path, "its content does not fit its name; its images are decoded again")
         if None in known:
             intact = [bytes.fromhex(Path(path).stem) if path in self.paths else None for path in files["path"]]
@@ -346,7 +346,7 @@ class _Chunks:
         self._add(str(path))
 
     def _add(self, path: str) -> None:
-        count = os.path.getsize(path) // (self._pixels + _KEY_BYTES)
+        count = Path(path).stat().st_size // (self._pixels + _KEY_BYTES)
         keys = np.fromfile(path, f"V{_KEY_BYTES}", offset=count * self._pixels)
         self.where |= {key: (len(self.paths), row) for row, key in enumerate(keys.tolist())}
         self.paths.append(path)
@@ -388,14 +388,14 @@ class _Digests:
                 return table
         except pl.exceptions.PolarsError:
             pass
-        os.replace(self._path, self._path.with_suffix(".corrupt"))
+        self._path.replace(self._path.with_suffix(".corrupt"))
         self._problems.add("corrupt cache index", self._path, "set aside; the files are read again")
         return self._SCHEMA.to_frame()
 
 
 def _stat(path: str) -> tuple[str, int | None, int | None, int | None]:
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except (OSError, ValueError):
         return path, None, None, None
     return path, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -463,7 +463,7 @@ def _square(geometry: list[float], width: int, height: int, margin: float) -> tu
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
+    with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # let go by the system when the process dies
         yield
 

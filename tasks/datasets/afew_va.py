@@ -46,7 +46,7 @@ def read(root: str | Path) -> Reading:
         RequestError: There is no such folder, or no clip in it.
     """
     root = Path(root)
-    if not os.path.isdir(root):
+    if not os.path.isdir(root):  # noqa: PTH112  Path.is_dir() raises where it may not look
         raise RequestError(f"there is no folder {str(root)!r}", where="task.root", remedy="give the folder that AFEW-VA was unpacked into")
     problems = Problems()
     clips: dict[str, Path] = {}
@@ -77,13 +77,13 @@ def _clip_folders(root: Path, problems: Problems) -> Iterator[tuple[Path, list[s
 
     seen: set[tuple[int, int]] = set()  # a link may lead back
     for where, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
-        found = os.stat(where)
+        found = Path(where).stat()
         if (found.st_dev, found.st_ino) in seen:
             folders.clear()
             continue
         seen.add((found.st_dev, found.st_ino))
         folders[:] = sorted(folder for folder in folders if not folder.endswith("_cropped") and folder == _text(folder))
-        if re.fullmatch("[0-9]{3}", os.path.basename(where)):
+        if re.fullmatch("[0-9]{3}", Path(where).name):
             yield Path(where), sorted(files)
 
 
@@ -172,8 +172,8 @@ def _images(folder: Path, files: list[str], problems: Problems) -> dict[str, str
     images: dict[str, str] = {}
     for suffix in _SUFFIXES:
         for file in files:
-            stem, own = os.path.splitext(file)
-            if own.lower() != suffix or stem.endswith("_cropped"):
+            stem = Path(file).stem
+            if Path(file).suffix.lower() != suffix or stem.endswith("_cropped"):
                 continue
             if file != _text(file):
                 problems.add("unreadable name", folder / _text(file), "the image is not used")
@@ -185,8 +185,7 @@ def _images(folder: Path, files: list[str], problems: Problems) -> dict[str, str
 
 
 def _is_image(file: str) -> bool:
-    stem, suffix = os.path.splitext(file)
-    return suffix.lower() in _SUFFIXES and not stem.endswith("_cropped")
+    return Path(file).suffix.lower() in _SUFFIXES and not Path(file).stem.endswith("_cropped")
 
 
 def _label(value: Any) -> float | None:

@@ -59,7 +59,7 @@ def read(root: str | Path, *, distribution: str = "auto") -> Reading:
     if distribution not in DISTRIBUTIONS:
         remedy = did_you_mean(distribution, DISTRIBUTIONS)
         raise RequestError(f"no distribution {distribution!r} of AffectNet", where="dataset.read.distribution", remedy=remedy)
-    if not os.path.isdir(root):
+    if not os.path.isdir(root):  # noqa: PTH112  Path.is_dir() raises where it may not look
         raise RequestError(f"there is no folder {str(root)!r}", where="task.root", remedy="give the folder with AffectNet in it")
     problems = Problems()
     lists, sets, images = _find(root, problems)
@@ -91,7 +91,7 @@ def _find(root: Path, problems: Problems) -> tuple[dict[str, Path], dict[str, Pa
             if file.lower() in _LISTS:
                 lists.setdefault(_LISTS[file.lower()], []).append(here / file)
         for folder in folders:
-            if folder.lower() in _SETS and os.path.isdir(here / folder / "annotations"):
+            if folder.lower() in _SETS and os.path.isdir(here / folder / "annotations"):  # noqa: PTH112
                 sets.setdefault(_SETS[folder.lower()], []).append(here / folder)
             if folder.lower() == "manually_annotated_images":
                 images.append(here / folder)
@@ -196,7 +196,7 @@ def _rows(lines: pl.DataFrame, header: list[str], problems: Problems) -> pl.Data
 def _read_set(root: Path, folder: Path, split: str, problems: Problems) -> pl.DataFrame:
     notes = folder / "annotations"
     annotated = {name[: -len(kind)] for name in _listing(notes) for kind in (*_LABELS.values(), "_lnd.npy") if name.endswith(kind)}
-    images = {os.path.splitext(name)[0]: name for name in sorted(_listing(folder / "images"))}
+    images = {Path(name).stem: name for name in sorted(_listing(folder / "images"))}
     for name in sorted(annotated - images.keys()):
         problems.add("annotation without an image", notes / f"{name}_exp.npy", "it is not used")
     for name in sorted(images.keys() - annotated):
