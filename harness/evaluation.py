@@ -21,12 +21,12 @@ import polars as pl
 import torch
 
 from harness import frames as frame_cache
-from harness import identity, plan, provenance, snapshot, splits, tracking, training
+from harness import identity, plan, provenance, snapshot, tracking, training
 from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
-from harness.rescoring import now, scored
+from harness.rescoring import guarded_score, now, scored
 from harness.samples import au_columns
 from harness.store import Store, write_atomically
 from harness.task import Setting, Task
@@ -269,9 +269,7 @@ class Ready:
         """Predict, score and write one evaluation: predictions first, then the record that names them."""
         started = time.perf_counter()
         predictions = self.predict(setting)
-        score = self.bench.task.score(predictions)
-        if not self.bench.task.scores_support:
-            splits.guard_support(predictions, score.units)
+        score = guarded_score(self.bench.task, predictions)
         path, sha256 = self.store.write_predictions(evaluation, predictions)
         fit_seconds = sum(known["seconds"] for known in self.fits)
         seconds = time.perf_counter() - started

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config, identity, plan, provenance
+import polars as pl
+
+from harness import config, identity, plan, provenance, splits
 from harness.errors import RequestError
 from harness.store import Store
-from harness.task import Task
+from harness.task import Score, Task
 
 
 def scored(metrics: Mapping[str, float], primary: str) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def rescore_task(name: str, store: Store, extra: Sequence[Path] = ()) -> Rescore
             if key not in tasks:
                 tasks[key] = _as_it_is_now(now_set, overrides)
             task, sources = tasks[key]
-            score = task.score(store.read_predictions(record["predictions"], record["sha256"]))
+            score = guarded_score(task, store.read_predictions(record["predictions"], record["sha256"]))
         except RequestError as error:
             problems.append(str(error))
             continue
@@ -89,6 +91,24 @@ def rescore_task(name: str, store: Store, extra: Sequence[Path] = ()) -> Rescore
             score.units,
         )
     return Rescored(done, changed, problems)
+
+
+def guarded_score(task: Task, predictions: pl.DataFrame) -> Score:
+    """A task's score, in which no support frame can count: unless the protocol says otherwise, their labels are taken away first.
+
+    Args:
+        task: What is measured.
+        predictions: Of one evaluation.
+
+    Raises:
+        RequestError: A support frame was scored all the same.
+    """
+    if task.scores_support:
+        return task.score(predictions)
+    free = pl.when(~pl.col("support"))
+    score = task.score(predictions.with_columns(free.then(pl.col(target)).alias(target) for target in task.info.targets))
+    splits.guard_support(predictions, score.units)
+    return score
 
 
 def _as_it_is_now(composed: config.Config, overrides: Mapping[str, Any]) -> tuple[Task, dict[str, str]]:

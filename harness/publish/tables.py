@@ -121,8 +121,10 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
         for row in table.to_dicts()
     ]
     frame = pl.DataFrame([{name: str(value or "") for name, value in row.items()} for row in rows])
-    may_go = (*(name.rsplit(".", 1)[-1] for name in _settings(table)), "labels", "selected", "records")
-    return frame.select(name for name in frame.columns if (frame[name] != "").any() and (name not in may_go or frame[name].n_unique() > 1))
+    settings = [name.rsplit(".", 1)[-1] for name in _settings(table)]
+    values = {name: set(frame[name]) - ({""} if name in settings else set()) for name in frame.columns}  # a setting one lacks is no value
+    may_go = (*settings, "labels", "selected", "records")
+    return frame.select(name for name, found in values.items() if found - {""} and (name not in may_go or len(found) > 1))
 
 
 def _settings(table: pl.DataFrame) -> list[str]:
@@ -132,13 +134,14 @@ def _settings(table: pl.DataFrame) -> list[str]:
 def legend(table: pl.DataFrame, *, primary: str) -> tuple[str, ...]:
     """What the columns of :func:`readable` mean, and what is the same in all rows and so has none."""
     told = {name.rsplit(".", 1)[-1]: name for name in _settings(table)} | {"selected": "selection", "records": "n_records"}
-    same = [f"{short} {table[name][0]}" for short, name in told.items() if table[name].n_unique() == 1 and table[name][0] is not None]
+    values = {short: table[name].drop_nulls().unique().to_list() for short, name in told.items()}
+    same = [f"{short} {found[0]}" for short, found in values.items() if len(found) == 1]
     units = [f"{max(table[name].to_list())} {name[2:]}" for name in ("n_subjects", "n_clips")]
     return (
         f"score: {primary}, mean over folds and seeds; in brackets its 95 % interval by bootstrap over subjects ({', '.join(units)}).",
         "± standard errors over folds, seeds or draws. = cannot be told from the leader (swaps inside subjects, Holm, 5 %).",
         "gain: over the best control at the same setting, which is named, with its paired interval and p (Holm over the table).",
-        *([f"In every row: {', '.join(same)}."] if same and table.height > 1 else []),
+        *([f"In every row that has it: {', '.join(same)}."] if same and table.height > 1 else []),
     )
 
 
