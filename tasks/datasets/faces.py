@@ -55,8 +55,8 @@ IDENTITY: dict[str, tuple[float, float]] = {
 
 NUISANCE: dict[str, tuple[float, float]] = {
     "x": (0.45, 0.55),  # centre of the face, in widths of the image
-    "y": (0.48, 0.54),
-    "scale": (0.36, 0.42),  # half the face's height, in heights of the image
+    "y": (0.46, 0.51),
+    "scale": (0.34, 0.40),  # half the face's height, in heights of the image
     "yaw": (-0.22, 0.22),  # radians
     "pitch": (-0.13, 0.13),
     "roll": (-0.12, 0.12),
@@ -65,7 +65,7 @@ NUISANCE: dict[str, tuple[float, float]] = {
     "blink": (0.0, 0.0),  # 1: lids closed
     "light_x": (-0.28, 0.28),  # shading across the face
     "light_y": (-0.25, 0.10),
-    "exposure": (0.80, 1.12),
+    "exposure": (0.80, 1.08),
     "back_tone": (0.1, 0.9),
     "back_hue": (0.0, 1.0),
     "back_angle": (0.0, 3.1),
@@ -147,7 +147,7 @@ class _Face:
         self.brow_outer = i["eye_x"] + i["eye_width"] + 0.06
         self.eye_y = np.float32(-0.17)
         lids = 1 - nuisance["blink"]
-        upper = 1 + 0.85 * au[5] - 0.35 * au[7] - 0.30 * au[6] - 0.25 * au[9] - 0.22 * au[15]
+        upper = 1 + 0.85 * au[5] - 0.35 * au[7] - 0.30 * au[6] - 0.25 * au[9]
         lower = 0.75 + 0.15 * au[5] - 0.60 * au[7] - 0.55 * au[6] - 0.25 * au[9]
         self.lid_upper, self.lid_lower = lids * i["eye_open"] * np.clip(upper, 0.15, 2), lids * i["eye_open"] * np.clip(lower, -0.1, 2)
 
@@ -363,7 +363,7 @@ def _head(canvas: _Canvas, face: _Face, skin: np.ndarray, hair: np.ndarray) -> N
     q = ((y - _CENTRE) / np.where(lower, face.chin - _CENTRE, _CROWN)) ** 2
     across = (x / i["width"]) ** 2
     cover = _edge(0.5 * i["width"] * (1 - across - q - i["jaw"] * lower * q * (q - 1)), ramp)
-    canvas.paint(skin * (1.06 - 0.13 * across - 0.09 * q), cover)
+    canvas.paint(skin * (1.02 - 0.13 * across - 0.09 * q), cover)
 
 
 def _shirt(canvas: _Canvas, face: _Face) -> None:

@@ -2,7 +2,7 @@
 
 Everything follows from action units. A person has a resting face, an expressivity for each AU and a neutral valence and
 arousal of their own, none of which can be told from one picture. In a clip emotions drift slowly and, on top, flare up for
-3 to 12 frames; they move AUs by :data:`PROTOTYPES`. What the face then *shows* is read back from the AUs alone
+3 to 9 frames; they move AUs by :data:`PROTOTYPES`. What the face then *shows* is read back from the AUs alone
 (:func:`shown_emotions`): valence and arousal are that reading times :data:`CIRCUMPLEX`, plus the person's neutral and the noise
 of a rater; the expression is drawn from its softmax. So the difference between two frames of one face is visible and labelled,
 while the label of one face says little of another's.
@@ -108,7 +108,8 @@ class Footage:
         valence, arousal: ``(n,)`` in -1..1, as a rater gave them.
         expression: ``(n,)`` int, a place in ``samples.EXPRESSIONS``.
         side: ``(n,)`` in -1..1, see ``faces.render``.
-        identity: Parameters of the subjects. nuisance: Parameters of the frames.
+        identity: Parameters of the subjects by name, see ``faces.IDENTITY``.
+        nuisance: Parameters of the frames by name, see ``faces.NUISANCE``.
         seed: Of the world.
     """
 
@@ -188,7 +189,7 @@ class World:
         """
         rng = np.random.default_rng([self.seed, 2])
         n = len(emotion)
-        strength = np.eye(1 + len(EMOTIONS))[emotion][:, 1:] * rng.uniform(0.5, 1.0, (n, 1))
+        strength = np.eye(1 + len(EMOTIONS))[emotion][:, 1:] * rng.uniform(0.65, 1.1, (n, 1))
         mixed = np.where(rng.random((n, 1)) < 0.4, rng.uniform(0, 0.25, (n, 1)), 0)
         other = np.eye(len(EMOTIONS))[rng.integers(0, len(EMOTIONS), n)] * mixed
         nuisance = draw(NUISANCE, n, rng)
@@ -364,7 +365,7 @@ def write_afew_va(
         subjects: Number of actors; with fewer clips than that only so many appear.
         clips: 1 … 999.
         frames: The least and the most frames of a clip.
-        seed: The same arguments write the same bytes.
+        seed: 0 or more. The same arguments write the same bytes.
         image: Height and width of the images.
         quirks: False: the first layout throughout, and nothing wrong.
 
@@ -372,7 +373,7 @@ def write_afew_va(
         RequestError: ``root`` is not empty, or a number is out of range.
     """
     low, high = (int(number) for number in frames)
-    _at_least(subjects=(subjects, 1), clips=(clips, 1), frames=(low, 3), image=(image, 16))
+    _at_least(seed=(seed, 0), subjects=(subjects, 1), clips=(clips, 1), frames=(low, 3), image=(image, 16))
     if high < low or clips > 999:
         raise RequestError(f"frames={[low, high]} and clips={clips}", remedy="give the least and the most frames, and at most 999 clips")
     footage = World(seed, subjects).clips(clips, (low, high))
@@ -502,8 +503,9 @@ def write_affectnet(
     Args:
         root: A new or empty folder.
         layout: ``2015`` (csv lists) or ``2021`` (npy files, faces of 224 pixels).
-        train, validation: Number of images, those of the quirks among them.
-        seed: The same arguments write the same bytes.
+        train: Number of images, those of the quirks among them; 20 or more.
+        validation: Number of images; 1 or more.
+        seed: 0 or more. The same arguments write the same bytes.
         image: Height and width of what is drawn.
         quirks: False: nothing wrong.
 
@@ -513,7 +515,7 @@ def write_affectnet(
     writers = {"2015": _affectnet_2015, "2021": _affectnet_2021}
     if str(layout) not in writers:
         raise RequestError(f"AffectNet has no layout {layout!r}", remedy=did_you_mean(str(layout), writers))
-    _at_least(train=(train, 20), validation=(validation, 1), image=(image, 16))
+    _at_least(seed=(seed, 0), train=(train, 20), validation=(validation, 1), image=(image, 16))
     rng = np.random.default_rng([seed, 4])
     chances = np.sqrt(AFFECTNET_COUNTS)
     emotion = np.concatenate([rng.choice(8, train, p=chances / chances.sum()), np.arange(validation) % 8])
@@ -611,7 +613,7 @@ def _affectnet_quirks(root: Path, photos: list[_Photo]) -> list[_Quirk]:
     moved("unreadable image", lambda _: f"{_IMAGES}/{UNREADABLE}").write_bytes(b"")
     (root / next_("missing image").file).unlink()
     cut = root / next_("unreadable image").file
-    cut.write_bytes(cut.read_bytes()[:300])
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     return planted
 
 
