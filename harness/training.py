@@ -272,7 +272,7 @@ def augment(frames: Tensor, settings: Augment, generator: torch.Generator, place
     Returns:
         The same shape, in [0, 1].
     """
-    draws = torch.rand(total, 16, generator=generator)[places].to(frames.device)
+    draws = torch.rand(total, 15, generator=generator)[places].to(frames.device)
     flip, angle, scale, shear, brightness, contrast, erase, area, aspect = draws[:, :9].unbind(1)
     shift, crop, corner = draws[:, 9:11], draws[:, 11:13], draws[:, 13:15]
     height, width = frames.shape[2:]
@@ -298,8 +298,8 @@ def augment(frames: Tensor, settings: Augment, generator: torch.Generator, place
         offset = (2 * brightness - 1) * settings.brightness
         frames = ((frames - mean) * factor[:, None, None, None] + mean + offset[:, None, None, None]).clamp(0, 1)
     if settings.erase:
-        stretch = torch.exp((2 * aspect - 1) * math.log(2)) * (0.02 + 0.23 * area)  # sides from half to twice as long as wide
-        side = torch.stack([stretch, (0.02 + 0.23 * area) ** 2 / stretch], 1).sqrt()  # shares of width and height
+        area, ratio = 0.02 + 0.23 * area, 4 ** (aspect - 0.5)  # from half to twice as wide as high
+        side = torch.stack([area * ratio, area / ratio], 1).sqrt()  # shares of width and height
         start = corner * (1 - side)
         x, y = (torch.arange(n, device=frames.device)[None] / n for n in (width, height))
         across, down = ((at >= start[:, [i]]) & (at < (start + side)[:, [i]]) for i, at in enumerate((x, y)))
