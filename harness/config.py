@@ -5,6 +5,7 @@ Listing what there is (:func:`available`) reads folder names only and imports ne
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import re
 import sys
@@ -41,7 +42,7 @@ def available(group: str, extra: Sequence[Path] = ()) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in reversed(config_dirs(extra)):
         for file in sorted((folder / group).glob("*.yaml")):
-            comments = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines()[:3] if line.startswith("#")]
+            comments = [line[1:].strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()[:3] if line.startswith("#")]
             found[file.stem] = next((line for line in comments if not line.startswith("@package")), "")
     return dict(sorted(found.items()))
 
@@ -145,13 +146,27 @@ def _explain(error: Exception, overrides: Sequence[str], extra: Sequence[Path]) 
         key = missing[1]
         known = dotted_keys(compose([o for o in overrides if o.split("=")[0].strip("+~") in groups(extra)], extra))
         given = next((o for o in overrides if o.split("=")[0].strip("+~") == key), key)
-        return RequestError(f"no such key: {key}", where=given, remedy=did_you_mean(key, known) if len(key) > 1 else None)
+        return RequestError(f"no such key: {key}", where=given, remedy=_closest_key(key, known))
+    if missing := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return RequestError("one value is wanted", where=missing[1], remedy="several are for the axes of a sweep; a list is written [a,b]")
     from hydra.errors import OverrideParseException
 
     if isinstance(error, OverrideParseException):
         return RequestError(f"{error.override!r} is no override: {_first_line(error)}", where="command line", remedy="write it as key=value")
     given = next((o for o in overrides if o.split("=")[0] in text), "config")
     return RequestError(_first_line(error), where=given)
+
+
+def _closest_key(key: str, known: Sequence[str]) -> str:
+    """Names a key that looks alike, or what stands where this one was looked for."""
+    parts = key.split(".")
+    above = {".".join(parts[:end]) for end in range(len(parts))}
+    alike = [name for name in known if name not in above]
+    if difflib.get_close_matches(key, alike, n=1):
+        return did_you_mean(key, alike)
+    parent = max(above & {"", *known}, key=len)
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    return f"choose from: {', '.join(siblings)}" if siblings else f"{parent} holds a value, no keys"
 
 
 def _first_line(error: BaseException) -> str:

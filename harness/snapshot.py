@@ -110,7 +110,9 @@ def take(task: Mapping[str, Any], cache: Path, progress: Progress | None = None)
         RequestError: No such folder, nothing in it, or no readable image at all.
     """
     root, synthetic = root_of(task, cache)
-    transform = Transform(**task["frames"])
+    if not isinstance(task["frames"], Mapping):
+        raise RequestError(f"{task['frames']!r} is no mapping", where="task.frames", remedy="set task.frames.size=64, say")
+    transform: Transform = instantiate({"_target_": "harness.frames.Transform", **task["frames"]})
     signature = cache / "signatures" / f"{_signature(root, task)}.json"
     try:
         known = load(cache / "snapshots" / json.loads(signature.read_text(encoding="utf-8"))["fingerprint"])
