@@ -37,7 +37,7 @@ class Data:
 
     def labels(self, target: str) -> np.ndarray:
         """``(n,)`` float32 of a numeric target; nan where it is not labelled."""
-        return self.samples[target].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+        return self.samples[target].cast(pl.Float32).fill_null(float("nan")).to_numpy(writable=True)
 
     def codes(self, classes: tuple[str, ...]) -> np.ndarray:
         """``(n,)`` int64 of the expression's place in ``classes``; -1 where it is not labelled or no such class."""

@@ -6,6 +6,7 @@ by the ``_target_`` of their config.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -109,8 +110,9 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
     with store.lock(job.name):
         try:
             for spec in job.stages:
-                if store.fit(spec.fit) is None:
-                    (train or train_here)(job, spec, store, report)
+                with store.lock(spec.fit) if spec.fit != job.name else contextlib.nullcontext():
+                    if store.fit(spec.fit) is None:
+                        (train or train_here)(job, spec, store, report)
         except (FitError, RequestError) as error:
             store.fail(job.name, _failure(job, error))
             return Outcome(failed=max(wanted, 1))
