@@ -26,7 +26,8 @@ def config_dirs(extra: Sequence[Path] = ()) -> list[Path]:
     """
     for folder in extra:
         if not folder.is_dir():
-            raise RequestError(f"no such folder: {folder}", where="--config-dir", remedy="give a folder that holds task/, baseline/ or sweep/")
+            remedy = "give a folder that holds task/, baseline/ or sweep/"
+            raise RequestError(f"no such folder: {folder}", where="--config-dir", remedy=remedy)
     return [*(folder.resolve() for folder in extra), Path(str(importlib.resources.files("configs")))]
 
 
@@ -42,13 +43,15 @@ def available(group: str, extra: Sequence[Path] = ()) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in reversed(config_dirs(extra)):
         for file in sorted((folder / group).glob("*.yaml")):
-            comments = [line[1:].strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()[:3] if line.startswith("#")]
+            head = file.read_text(encoding="utf-8", errors="replace").splitlines()[:3]
+            comments = [line[1:].strip() for line in head if line.startswith("#")]
             found[file.stem] = next((line for line in comments if not line.startswith("@package")), "")
     return dict(sorted(found.items()))
 
 
 def groups(extra: Sequence[Path] = ()) -> list[str]:
-    return sorted({entry.name for folder in config_dirs(extra) for entry in folder.iterdir() if entry.is_dir() and any(entry.glob("*.yaml"))})
+    """The config groups there are, in alphabetical order."""
+    return sorted({file.parent.name for folder in config_dirs(extra) for file in folder.glob("*/*.yaml")})
 
 
 def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config:
@@ -57,6 +60,7 @@ def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config
     Raises:
         RequestError: An unknown key or name, or a value that cannot be; the remedy names the closest one.
     """
+    import yaml
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -66,7 +70,7 @@ def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config
 
     overrides = list(overrides)
     *users, own = config_dirs(extra)
-    search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in users)}]"] if users else []
+    search = [f"hydra.searchpath=[{','.join(map(_quoted, users))}]"] if users else []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(own), version_base="1.3"):
@@ -74,6 +78,8 @@ def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config
         resolved = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides, extra) from None
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:  # the last of a file that holds no mapping
+        raise RequestError(f"a YAML file cannot be used: {error}", where=" ".join(overrides) or "config.yaml") from None
     if not isinstance(resolved, dict):
         raise RequestError("the config is not a mapping", where="config.yaml")
     return {str(key): value for key, value in resolved.items()}
@@ -130,6 +136,12 @@ def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
+def _quoted(folder: Path) -> str:
+    """A folder as Hydra's grammar reads it, whatever characters its name has."""
+    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'file://{text}'"
+
+
 def _no_such_key(part: str, key: str, node: Any) -> RequestError:
     options = list(node) if isinstance(node, dict) else []
     return RequestError(f"no such key: {part}", where=key, remedy=did_you_mean(part.rsplit(".", 1)[-1], options) if options else None)
@@ -152,21 +164,23 @@ def _explain(error: Exception, overrides: Sequence[str], extra: Sequence[Path]) 
     from hydra.errors import OverrideParseException
 
     if isinstance(error, OverrideParseException):
-        return RequestError(f"{error.override!r} is no override: {_first_line(error)}", where="command line", remedy="write it as key=value")
-    given = next((o for o in overrides if o.split("=")[0] in text), "config")
-    return RequestError(_first_line(error), where=given)
+        what = f"{error.override!r} is no override: {_first_line(error)}"
+        return RequestError(what, where="command line", remedy="write it as key=value")
+    given = next((o for o in overrides if o.split("=")[0] in text), " ".join(overrides) or "config.yaml")
+    return RequestError(_first_line(error if text.strip() else error.__cause__ or error.__context__ or error), where=given)
 
 
 def _closest_key(key: str, known: Sequence[str]) -> str:
-    """Names a key that looks alike, or what stands where this one was looked for."""
+    """What to write for a dotted key that is not there: one that looks alike or is called so elsewhere, or what stands beside it."""
     parts = key.split(".")
-    above = {".".join(parts[:end]) for end in range(len(parts))}
-    alike = [name for name in known if name not in above]
-    if difflib.get_close_matches(key, alike, n=1):
-        return did_you_mean(key, alike)
-    parent = max(above & {"", *known}, key=len)
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    return f"choose from: {', '.join(siblings)}" if siblings else f"{parent} holds a value, no keys"
+    depth = max(end for end in range(len(parts)) if not end or ".".join(parts[:end]) in known)
+    parent = ".".join(parts[:depth])
+    beside = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+    alike = difflib.get_close_matches(parts[depth], beside, n=1)
+    elsewhere = [name for name in known if name.rpartition(".")[2] == parts[-1]]
+    for name in [*(".".join([*parts[:depth], part, *parts[depth + 1 :]]) for part in alike), *elsewhere]:
+        return f"did you mean '{name}'?"
+    return f"choose from: {', '.join(sorted(beside))}" if beside else f"{parent} holds a value and no keys"
 
 
 def _first_line(error: BaseException) -> str:

@@ -271,6 +271,7 @@ def build(
         for names in itertools.product(*group_axes.values()):
             chosen = [f"{group}={name}" for group, name in zip(group_axes, names, strict=True)]
             composed = configs.compose([*sweep.overrides, *overrides, *chosen], extra)
+            _check_whole(composed)
             label = " ".join([composed["baseline"]["name"] if arm == "run" else arm, *map(str, names)])
             builder.ask(_settings(composed, evaluate_axes))
             set_by_hand = [*(_split_override(item)[0].lstrip("+") for item in [*sweep.overrides, *overrides]), *fit_axes]
@@ -387,6 +388,13 @@ def entry_identity(fit: str, entered: Sequence[Any], info: TaskInfo) -> str:
 def evaluation_identity(entry: str, setting: str) -> str:
     """The address of an evaluation: the entry, and the setting as canonical JSON."""
     return identity.address_of_text(entry + setting)
+
+
+def _check_whole(composed: Config) -> None:
+    for part, needed in {"task": ("_target_", "name", "root", "frames", "dataset"), "baseline": ("_target_", "name", "version")}.items():
+        for key in needed:
+            if not isinstance(composed.get(part), Mapping) or key not in composed[part]:
+                raise RequestError(f"{part}.{key} is not set", where=f"the {part}'s YAML", remedy=f"a {part} has {', '.join(needed)}")
 
 
 def _count(one: Config, key: str) -> int:

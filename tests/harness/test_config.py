@@ -41,6 +41,11 @@ def test_a_users_folder_adds_names_and_the_task_may_choose_the_baseline() -> Non
         ("baseline=mtclar", "did you mean 'mt_clar'?"),
         ("evaluate.suport.size=3", "did you mean 'evaluate.support.size'?"),
         ("epochs", "write it as key=value"),
+        ("epochs=3", "did you mean 'trainer.epochs'?"),
+        ("trainer.zzzzz=3", "choose from: accumulate, augment, batch_size"),
+        ("task.root.x=3", "task.root holds a value and no keys"),
+        ("seed=0,1", "several are for the axes of a sweep"),
+        ("trainer.epochs=${nope}", "'nope' not found"),
     ],
 )
 def test_a_mistake_is_told_with_what_would_be_right(override: str, remedy: str) -> None:
@@ -81,3 +86,21 @@ def test_instantiate_says_which_target_and_why() -> None:
 def test_did_you_mean_names_the_closest_or_all() -> None:
     assert did_you_mean("mt_claar", ["mt_clar", "ridge"]) == "did you mean 'mt_clar'?"
     assert did_you_mean("zzz", ["b", "a"]) == "choose from: a, b"
+
+
+def test_a_config_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "O'Brien's configs, (new) = [1]"
+    (folder / "baseline").mkdir(parents=True)
+    (folder / "baseline" / "mine.yaml").write_text("# Mine\ndefaults: [mean_label, _self_]\nname: mine\n")
+    assert config.compose(["baseline=mine"], [folder])["baseline"]["name"] == "mine"
+
+
+@pytest.mark.parametrize("content", [b"a: [b\nc: d", b"- a\n- b", b"\xff\xfe", b"a: ${nope}", b"a: ${"])
+def test_a_yaml_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / "broken.yaml").write_bytes(content)
+    assert "broken" in config.available("baseline", [tmp_path])
+    with pytest.raises(RequestError) as caught:
+        config.compose(["baseline=broken"], [tmp_path])
+    assert "baseline=broken" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -32,7 +32,9 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
     """Plans arms and axes of the toy."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def build(arms: dict[str, list[str]] | None = None, axes: dict[str, list[Any]] | None = None, *more: str, extra: tuple[Path, ...] = ()) -> Plan:
+    def build(
+        arms: dict[str, list[str]] | None = None, axes: dict[str, list[Any]] | None = None, *more: str, extra: tuple[Path, ...] = ()
+    ) -> Plan:
         sweep = Sweep("s", "", arms or {"toy": ["baseline=toy"]}, axes or {}, [*TOY, *more])
         return plan.build(sweep, extra=[*extra, PLUGIN / "configs"], snapshot_of=lambda node, _: snapshot.take(node, cache))
 
@@ -187,8 +189,10 @@ def test_what_does_not_change_what_is_learned_leaves_the_fit(planned: Planned, p
     assert fit(planned(None, None, override)) == fit(plain)
 
 
-@pytest.mark.parametrize("override", ["baseline.version=2", "baseline.name=renamed", "+baseline.scale=2", "task.version=2", "task.protocol=p"])
-def test_what_changes_what_is_predicted_or_measured_makes_another_evaluation_of_the_same_fit(planned: Planned, plain: Plan, override: str) -> None:
+@pytest.mark.parametrize(
+    "override", ["baseline.version=2", "baseline.name=renamed", "+baseline.scale=2", "task.version=2", "task.protocol=p"]
+)
+def test_what_changes_a_prediction_or_its_score_leaves_the_fit_too(planned: Planned, plain: Plan, override: str) -> None:
     changed = planned(None, None, override)
     assert fit(changed) == fit(plain)
     assert changed.rows["evaluation"].to_list() != plain.rows["evaluation"].to_list()
@@ -226,7 +230,8 @@ def users(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     head = "_target_: toy.Toy\nversion: 1\n"
     (folder / "twin.yaml").write_text(f"# Twin\ndefaults: [toy, _self_]\n{head}name: twin\nreads: [anchor]\n")
-    (folder / "tower.yaml").write_text(f"# Tower\ndefaults: [toy, _self_]\n{head}name: tower\nstages: {{top: {{_target_: toy.Brightness, width: 2}}}}\n")
+    top = "stages: {top: {_target_: toy.Brightness, width: 2}}\n"
+    (folder / "tower.yaml").write_text(f"# Tower\ndefaults: [toy, _self_]\n{head}name: tower\n{top}")
     return folder.parent
 
 
@@ -234,7 +239,8 @@ def test_two_methods_on_one_stage_share_its_fit(planned: Planned, users: Path) -
     made = planned({"toy": ["baseline=toy"], "twin": ["baseline=twin"]}, {"evaluate.support.size": [1, 2]}, extra=(users,))
     assert made.rows.height == 4
     (job,) = made.jobs.values()
-    assert [(baseline["name"], arm, len(evaluations)) for baseline, arm, evaluations in job.entries] == [("toy", "toy", 2), ("twin", "twin", 2)]
+    entered = [(baseline["name"], arm, len(evaluations)) for baseline, arm, evaluations in job.entries]
+    assert entered == [("toy", "toy", 2), ("twin", "twin", 2)]
 
 
 def test_a_second_stage_waits_for_the_first_and_its_fit_depends_on_it(planned: Planned, users: Path) -> None:
@@ -361,7 +367,7 @@ def test_a_wrong_sweep_file_is_told_in_one_line(written: Callable[[str], list[Pa
 def test_a_sweep_that_is_not_text_or_not_there_is_told(written: Callable[[str], list[Path]], tmp_path: Path) -> None:
     extra = written("")
     (tmp_path / "sweep" / "mine.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RequestError, match="mine.yaml is no YAML"):
+    with pytest.raises(RequestError, match="is no YAML"):
         load_sweep("mine", (), extra)
     with pytest.raises(RequestError, match="did you mean 'mine'"):
         load_sweep("mime", (), extra)
@@ -386,6 +392,12 @@ def test_an_axis_value_that_cannot_be_is_told_while_planning(planned: Planned, a
         planned({"arm": []}, axes)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_baseline_or_task_without_what_a_plan_needs_is_told(planned: Planned) -> None:
+    for override, expected in {"~baseline.version": "baseline.version is not set", "~task.frames": "task.frames is not set"}.items():
+        with pytest.raises(RequestError, match=expected):
+            planned(None, None, override)
 
 
 def test_settings_become_columns_of_their_own(planned: Planned) -> None:
