@@ -78,7 +78,7 @@ def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config
         resolved = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides, extra) from None
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:  # the last of a file that holds no mapping
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"a YAML file cannot be used: {error}", where=" ".join(overrides) or "config.yaml") from None
     if not isinstance(resolved, dict):
         raise RequestError("the config is not a mapping", where="config.yaml")

@@ -118,7 +118,7 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
             return Outcome(failed=max(wanted, 1))
         store.forget_failure(job.name)
         mirror = tracking.resume(job, store)
-        done = store.done(evaluation for _, _, evaluations in job.entries for evaluation, _ in evaluations)
+        done = store.done({evaluation for _, _, evaluations in job.entries for evaluation, _ in evaluations})
         for baseline, arm, evaluations in job.entries:
             pending = [(evaluation, setting) for evaluation, setting in evaluations if evaluation not in done]
             if not pending:

@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 
+from harness.errors import RequestError
+
 LENGTH = 20
 """Hex digits of an address: 80 bits, enough for 10^9 evaluations with a chance of 10^-6 that any two collide."""
 
@@ -19,8 +21,16 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fals
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no white space; raises TypeError or ValueError for what JSON cannot hold."""
-    return _encode(value)
+    """JSON with sorted keys and no white space.
+
+    Raises:
+        RequestError: A number in it is not finite.
+        TypeError: Something in it is nothing that JSON can hold.
+    """
+    try:
+        return _encode(value)
+    except ValueError:
+        raise RequestError("nan or inf stands in a config", remedy="give a finite number, or null") from None
 
 
 def address(value: Any) -> str:

@@ -95,7 +95,7 @@ def test_a_config_folder_may_have_any_name(tmp_path: Path) -> None:
     assert config.compose(["baseline=mine"], [folder])["baseline"]["name"] == "mine"
 
 
-@pytest.mark.parametrize("content", [b"a: [b\nc: d", b"- a\n- b", b"\xff\xfe", b"a: ${nope}", b"a: ${"])
+@pytest.mark.parametrize("content", [b"a: [b\nc: d", b"\xff\xfe", b"a: ${nope}", b"a: ${"])
 def test_a_yaml_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "baseline").mkdir()
     (tmp_path / "baseline" / "broken.yaml").write_bytes(content)

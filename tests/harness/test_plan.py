@@ -394,7 +394,11 @@ def test_an_axis_value_that_cannot_be_is_told_while_planning(planned: Planned, a
     assert "\n" not in str(caught.value)
 
 
-def test_a_baseline_or_task_without_what_a_plan_needs_is_told(planned: Planned) -> None:
+def test_a_baseline_or_task_without_what_a_plan_needs_is_told(planned: Planned, tmp_path: Path) -> None:
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / "listed.yaml").write_text("- a\n- b\n")
+    with pytest.raises(RequestError, match="baseline._target_ is not set"):
+        planned({"arm": ["baseline=listed"]}, extra=(tmp_path,))
     for override, expected in {"~baseline.version": "baseline.version is not set", "~task.frames": "task.frames is not set"}.items():
         with pytest.raises(RequestError, match=expected):
             planned(None, None, override)
