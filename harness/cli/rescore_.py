@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import ConfigDir, say
+from harness.errors import RequestError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -30,12 +31,18 @@ def rescore(
     config.use(extra)
     store = Store(output_dir / "store")
     names = [task] if task else sorted(set(store.records()["task"]))
-    failed = 0
+    problems: list[str] = []
     for name in names:
-        again = rescore_task(name, store, extra)
+        try:
+            again = rescore_task(name, store, extra)
+        except RequestError as error:
+            if task:
+                raise
+            problems.append(str(error))  # the store holds a task that is not known here
+            continue
         say(f"{name}: {again.done} evaluations scored again, {again.changed} scores changed")
-        for problem in again.problems:
-            say(f"error: {problem}")
-        failed += len(again.problems)
+        problems += again.problems
     store.pack()
-    return 1 if failed else 0
+    for problem in problems:
+        say(f"error: {problem}")
+    return 1 if problems else 0
