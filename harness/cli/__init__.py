@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any
 
@@ -40,7 +39,13 @@ class _Verbs(TyperGroup):
             formatter.write_dl(list(VERBS.items()))
 
 
-app = typer.Typer(cls=_Verbs, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    cls=_Verbs,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.callback(epilog="--debug with any verb adds the traceback of an error. KEY=VALUE is a Hydra override.")
@@ -55,23 +60,26 @@ def main() -> None:
     try:
         status = app(arguments or ["--help"], prog_name="harness", standalone_mode=False)
     except RequestError as error:
-        status = _say(error, 2, debug)
+        status = _say(str(error), 2, debug)
     except FitError as error:
-        status = _say(error, 1, debug)
+        status = _say(str(error), 1, debug)
     except typer.TyperException as error:
-        status = _say(Exception(getattr(error, "format_message", lambda: str(error))()), 2, debug)
+        status = _say(f"{error.format_message().rstrip('.')}; see `harness{_verb(arguments)} --help`", 2, debug)
     except KeyboardInterrupt:
-        status = _say(Exception("stopped; everything finished is kept"), 130, debug)
-    except BrokenPipeError:  # `harness list … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = _say("stopped; everything finished is kept", 130, debug)
+    except Exception as error:  # a bug, of this program or of somebody's plug-in
+        status = _say(f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", 1, debug)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _say(error: Exception, status: int, debug: bool) -> int:
+def _verb(arguments: list[str]) -> str:
+    return f" {arguments[0]}" if arguments and arguments[0] in VERBS else ""
+
+
+def _say(line: str, status: int, debug: bool) -> int:
     if debug:
         import traceback
 
-        traceback.print_exception(sys.exception() or error)
-    print(f"error: {error}", file=sys.stderr)
+        traceback.print_exc()
+    print(f"error: {line}", file=sys.stderr)
     return status

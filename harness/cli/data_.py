@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from harness import config
-from harness.cli.options import ConfigDir, Format, Output, check_format, emit, say, show
+from harness.cli.options import ConfigDir, Format, Output, Overrides, check_format, emit, say, show
 from harness.errors import RequestError, did_you_mean
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="Verify a dataset on disk, write a synthetic one, fill the frame cache.")
+HELP = "Verify a dataset on disk, write a synthetic one, fill the frame cache."
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=HELP)
 
 Dataset = Annotated[str, typer.Argument(help="A layout; see `harness list datasets`.")]
 Root = Annotated[Path, typer.Argument(help="Its folder.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the writer: seed=1, subjects=20 …")]
 
 
 def _dataset(name: str, extra: list[Path] | None) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def _dataset(name: str, extra: list[Path] | None) -> dict[str, Any]:
         if (file := folder / "dataset" / f"{name}.yaml").is_file():
             known: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
             return known
-    raise RequestError(f"no dataset is called {name!r}", where="harness data", remedy=did_you_mean(name, config.available("dataset", extra or ())))
+    remedy = did_you_mean(name, config.available("dataset", extra or ()))
+    raise RequestError(f"no dataset is called {name!r}", where="harness data", remedy=remedy)
 
 
 @app.command()
@@ -66,7 +69,7 @@ def check(
 def synth(
     dataset: Dataset,
     root: Root,
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the writer: seed=1, subjects=20 …")] = None,
+    settings: Settings = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Write a synthetic copy of a layout, with the quirks of the real one."""
@@ -77,7 +80,8 @@ def synth(
     for item in settings or []:
         key, equals, value = item.partition("=")
         if not equals or key not in arguments:
-            raise RequestError(f"no such argument: {item}", where="harness data synth", remedy=did_you_mean(key, set(arguments) - {"_target_"}))
+            remedy = did_you_mean(key, set(arguments) - {"_target_"})
+            raise RequestError(f"no such argument: {item}", where="harness data synth", remedy=remedy)
         arguments[key] = yaml.safe_load(value)
     config.instantiate(arguments, root=root)
     say(f"a synthetic {known['title']} is in {root}")
@@ -87,11 +91,13 @@ def synth(
 def cache(
     dataset: Dataset,
     root: Root,
-    task: Annotated[str | None, typer.Option(help="The task whose frames are wanted; the first on this dataset by default.", show_default=False)] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, such as output_dir=… or task.frames.size=64.")] = None,
+    overrides: Overrides = None,
+    task: Annotated[
+        str | None, typer.Option(help="Whose frames are wanted; the first on this dataset by default.", show_default=False)
+    ] = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Decode, crop and resize every image once, as a task's sweep would."""
+    """Decode, crop and resize every image once, as a task's sweep would (with task.frames.size=64, say, and output_dir=…)."""
     from harness import snapshot
     from harness.sweep import progress_bar
 
@@ -104,9 +110,11 @@ def cache(
         if composed["task"]["dataset"]["name"] == dataset:
             break
     else:
-        raise RequestError(f"no task reads {dataset}", where=f"--task {task}" if task else "configs/task", remedy="see `harness list tasks`")
+        where = f"--task {task}" if task else "configs/task"
+        raise RequestError(f"no task reads {dataset}", where=where, remedy="see `harness list tasks`")
+    folder = Path(composed["output_dir"]).expanduser().resolve() / "cache"
     with progress_bar("reading frames", say) as advance:
-        taken = snapshot.take(composed["task"], Path(composed["output_dir"]).resolve() / "cache", lambda done, total: advance(done, total, ""))
+        taken = snapshot.take(composed["task"], folder, lambda done, total: advance(done, total, ""))
     say(f"{len(taken.frames)} frames of {name} are in the cache; {taken.problems.height} problems (see `harness data check`)")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import config
-from harness.cli.options import ConfigDir, Format, Output, show, show_rows
+from harness.cli.options import ConfigDir, Format, Output, check_format, show, show_rows
 from harness.errors import RequestError, did_you_mean
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -25,6 +25,7 @@ def list_(
     output: Output = None,
 ) -> None:
     """List tasks, baselines, sweeps, datasets, fits or evaluations (with the path of their predictions)."""
+    check_format(format)
     if kind in GROUPS:
         found = config.available(GROUPS[kind], config_dir or ())
         rows: list[dict[str, Any]] = [{"name": name, "description": text} for name, text in found.items()]

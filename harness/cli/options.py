@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 FORMATS = ("table", "markdown", "csv", "json", "parquet", "latex")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.", show_default=False)]
-ConfigDir = Annotated[list[Path] | None, typer.Option("--config-dir", help="A folder of your own task/, baseline/, sweep/ YAMLs.", show_default=False)]
+ConfigDir = Annotated[
+    list[Path] | None, typer.Option("--config-dir", help="A folder of your own task/, baseline/, sweep/ YAMLs.", show_default=False)
+]
 Format = Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write the table to a file.", show_default=False)]
 
 
 def check_format(name: str) -> str:
+    """The same name, if there is such a format."""
     if name not in FORMATS:
         raise RequestError(f"no format is called {name!r}", where=f"--format {name}", remedy=did_you_mean(name, FORMATS))
     return name
@@ -53,6 +57,7 @@ def _width(output: Path | None) -> int | None:
 
 
 def emit(text: str | bytes, output: Path | None) -> None:
+    """Write to a file by rename, or to the standard output."""
     data = text if isinstance(text, bytes) else (text.rstrip("\n") + "\n").encode()
     if output is not None:
         from harness.store import write_atomically
@@ -60,9 +65,12 @@ def emit(text: str | bytes, output: Path | None) -> None:
         write_atomically(output, data)
         say(f"written to {output}")
     else:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # `harness list … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(line: str) -> None:

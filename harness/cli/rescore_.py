@@ -31,6 +31,8 @@ def rescore(
     config.use(extra)
     store = Store(output_dir / "store")
     names = [task] if task else sorted(set(store.records()["task"]))
+    if not names:
+        raise RequestError(f"no records in {store.root}", where="--output-dir", remedy="run a sweep first, or name another folder")
     problems: list[str] = []
     for name in names:
         try:

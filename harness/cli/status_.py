@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import ConfigDir, Format, Output, Overrides, say, show
+from harness.cli.options import ConfigDir, Format, Output, Overrides, check_format, say, show
+from harness.errors import RequestError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -16,19 +17,20 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def status(
     name: Annotated[str | None, typer.Argument(help="A sweep; without one, everything in the store.", show_default=False)] = None,
     overrides: Overrides = None,
-    output_dir: Annotated[Path, typer.Option(help="Whose store, where no sweep is named.")] = Path("outputs"),
+    output_dir: Annotated[Path | None, typer.Option(help="Whose store; outputs by default.", show_default=False)] = None,
     config_dir: ConfigDir = None,
     format: Format = "table",
     output: Output = None,
 ) -> int:
     """Done, running, pending, failed (why) and stale evaluations; exit status 1 where something failed."""
+    check_format(format)
     import polars as pl
 
     from harness import plan, sweep
     from harness.store import Store
 
     if name is None:
-        store = Store(output_dir / "store")
+        store = Store((output_dir or Path("outputs")) / "store")
         records = store.records()
         stale = sweep.stale_provenance(store, records["provenance"].unique())
         held = (
@@ -42,7 +44,10 @@ def status(
         for failed, failure in failures.items():
             say(f"failed: {', '.join(failure.get('arms', []))} ({failed}): {failure.get('error')}")
         return 1 if failures else 0
-    prepared = sweep.prepare(plan.load_sweep(name, overrides or [], config_dir or []), command="", extra=config_dir or [], say=say)
+    if "=" in name:
+        raise RequestError(f"{name!r} is no sweep", where="harness status", remedy="name the sweep first, or give --output-dir alone")
+    given = [*(overrides or []), *([f"output_dir={output_dir}"] if output_dir else [])]
+    prepared = sweep.prepare(plan.load_sweep(name, given, config_dir or []), command="", extra=config_dir or [], say=say)
     state = sweep.state(prepared)
     if format != "table":
         show(plan.flatten(state), format=format, output=output)
