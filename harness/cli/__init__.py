@@ -58,7 +58,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        status = app(arguments or ["--help"], prog_name="harness", standalone_mode=False)
+        status = _carry_out(arguments or ["--help"])
     except RequestError as error:
         status = _say(str(error), 2, debug)
     except FitError as error:
@@ -70,6 +70,15 @@ def main() -> None:
     except Exception as error:  # a bug, of this program or of somebody's plug-in
         status = _say(f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", 1, debug)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _carry_out(arguments: list[str]) -> Any:
+    if arguments[0] == "list" and len(arguments) == 2:
+        from harness.cli import list_
+
+        if arguments[1] in list_.GROUPS:  # not through Typer, whose pydantic takes longer to import than all the rest together
+            return list_.names(arguments[1])
+    return app(arguments, prog_name="harness", standalone_mode=False)
 
 
 def _verb(arguments: list[str]) -> str:

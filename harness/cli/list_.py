@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,12 @@ GROUPS = {"tasks": "task", "baselines": "baseline", "sweeps": "sweep", "datasets
 KINDS = (*GROUPS, "fits", "evaluations")
 
 
+def names(kind: str, extra: Sequence[Path] = (), format: str = "table", output: Path | None = None) -> None:
+    """Names of a config group with a line of description each."""
+    found = config.available(GROUPS[kind], extra)
+    show_rows([{"name": name, "description": text} for name, text in found.items()], format=format, output=output)
+
+
 @app.command()
 def list_(
     kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
@@ -27,9 +34,7 @@ def list_(
     """List tasks, baselines, sweeps, datasets, fits or evaluations (with the path of their predictions)."""
     check_format(format)
     if kind in GROUPS:
-        found = config.available(GROUPS[kind], config_dir or ())
-        rows: list[dict[str, Any]] = [{"name": name, "description": text} for name, text in found.items()]
-        show_rows(rows, format=format, output=output)
+        names(kind, config_dir or (), format, output)
         return
     if kind not in KINDS:
         raise RequestError(f"nothing is called {kind!r}", where="harness list", remedy=did_you_mean(kind, KINDS))
@@ -38,7 +43,7 @@ def list_(
     store = Store(output_dir / "store")
     if kind == "fits":
         facts = ("fit", "stage", "task", "fold", "seed", "epochs", "selection", "seconds", "world_size", "written")
-        rows = [{name: known.get(name) for name in facts} for known in store.fits()]
+        rows: list[dict[str, Any]] = [{name: known.get(name) for name in facts} for known in store.fits()]
         show_rows(rows, format=format, output=output)
         return
     records = store.records()
