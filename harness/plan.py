@@ -7,7 +7,9 @@ settings that differ only under ``evaluate``, share the fit.
 from __future__ import annotations
 
 import copy
+import io
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +24,7 @@ from harness import trainer as trainers
 from harness.config import Config
 from harness.errors import RequestError, did_you_mean
 from harness.snapshot import Snapshot
-from harness.store import Store
+from harness.store import Store, write_atomically
 from harness.task import Setting, Split, Task, TaskInfo
 
 SWEEP_KEYS = ("question", "base", "arms", "axes", "scale", "scales", "report")
@@ -237,13 +239,36 @@ def selected(task: Task, node: Mapping[str, Any], snapshot: Snapshot, fold: int)
         if rows.is_empty():
             what = f"no sample of {snapshot.root} is labelled for {task.info.name}"
             raise RequestError(what, where="task.root", remedy=f"it needs {', '.join(task.info.targets)}")
-        digests = snapshot.frames.digests[rows["row"].to_numpy()]
-        split = task.split(rows.drop("row"), fold)
-        split, proof = splits.guard(rows, digests, split, group=task.info.group, duplicates=node.get("duplicates", "refuse"))
-        proof["not_used"] = snapshot.samples.height - rows.height
-        proof["labels"] = identity.address_of_frame(rows.drop("row", "image", "box", "landmarks"))  # as the protocol defines them
-        _splits[key] = rows, split, proof
+        labels = identity.address_of_frame(rows.drop("row", "image", "box", "landmarks"))  # as the protocol defines them
+        sources = [found and found[1] for found in map(identity.source_of, (node["_target_"], "harness.splits.guard"))]
+        protocol = {name: value for name, value in node.items() if name not in TASK_FACTS}
+        kept = snapshot.folder / "splits" / f"{identity.address([labels, protocol, fold, sources])}.parquet"
+        found = _read_split(kept)
+        if found is None:
+            digests = snapshot.frames.digests[rows["row"].to_numpy()]
+            split = task.split(rows.drop("row"), fold)
+            split, proof = splits.guard(rows, digests, split, group=task.info.group, duplicates=node.get("duplicates", "refuse"))
+            found = split, proof | {"not_used": snapshot.samples.height - rows.height, "labels": labels}
+            _write_split(kept, *found)
+        _splits[key] = rows, *found
     return _splits[key]
+
+
+def _write_split(path: Path, split: Split, proof: Mapping[str, Any]) -> None:
+    """Beside the snapshot: folds come from scikit-learn, whose import takes longer than reading a finished sweep may."""
+    parts = [pl.DataFrame({"part": part, "row": getattr(split, part)}, {"part": pl.String, "row": pl.Int64}) for part in splits.PARTS]
+    buffer = io.BytesIO()
+    pl.concat(parts).write_parquet(buffer, metadata={"name": split.name, "proof": identity.canonical(proof)})
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_split(path: Path) -> tuple[Split, dict[str, Any]] | None:
+    try:
+        facts = pl.read_parquet_metadata(path)
+        parts = pl.read_parquet(path)
+        return Split(facts["name"], *(parts.filter(part=part)["row"].to_numpy() for part in splits.PARTS)), json.loads(facts["proof"])
+    except (OSError, KeyError, ValueError, pl.exceptions.PolarsError):
+        return None
 
 
 def build(
@@ -450,8 +475,6 @@ def _settings(composed: Config, axes: Mapping[str, Sequence[Any]]) -> list[Confi
 
 def flatten(frame: pl.DataFrame) -> pl.DataFrame:
     """The same frame with the ``setting`` JSON as columns of its own (``support.size``, ``anchor`` …), all text."""
-    import json
-
     distinct = frame["setting"].unique(maintain_order=True).to_list()
     flat = [dict(_leaves(json.loads(text))) for text in distinct]
     names = sorted({name for leaves in flat for name in leaves})

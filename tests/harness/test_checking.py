@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_expressions_stand_beside_what_was_published_of_their_part() -> None:
         schema=["sample", "clip", "split", "expression"],
         orient="row",
     )
-    published = {"train": list(range(100, 108)), "validation": [500] * 8, "clips": 9}
+    published: dict[str, int | Sequence[int]] = {"train": list(range(100, 108)), "validation": [500] * 8, "clips": 9}
     found = counts(checking.report(Reading(conform(frame), Problems().frame()), published))
     assert found["train happy"] == (2, 100 + EXPRESSIONS.index("happy"))
     assert found["validation sad"] == (1, 500)

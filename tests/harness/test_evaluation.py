@@ -174,7 +174,7 @@ def test_what_is_done_is_not_done_again(toy: Plan, fitted: Store, monkeypatch: p
 
 
 def test_a_further_setting_of_a_fitted_baseline_encodes_nothing(planned: Planned, fitted: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import toy
+    import toy  # type: ignore[import-not-found]
 
     monkeypatch.setattr(toy.Brightness, "encode", lambda *_: pytest.fail("encoded again"))
     monkeypatch.setattr(evaluation, "train_here", lambda *_: pytest.fail("trained again"))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -39,6 +40,11 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
         return plan.build(sweep, extra=[*extra, PLUGIN / "configs"], snapshot_of=lambda node, _: snapshot.take(node, cache))
 
     return build
+
+
+@pytest.fixture(scope="module")
+def plain(planned: Planned) -> Plan:
+    return planned()
 
 
 def settings(made: Plan) -> list[str]:
@@ -131,17 +137,31 @@ def test_what_has_a_record_is_not_pending(planned: Planned, tmp_path: Path) -> N
     assert made.pending(store)["evaluation"].to_list() == made.rows["evaluation"].to_list()[1:]
 
 
+def test_a_split_is_made_once_and_read_by_later_processes(planned: Planned, plain: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, task = next((job.task, task) for job, task in zip(plain.jobs.values(), plain.tasks.values(), strict=True))
+    taken = next(iter(plain.snapshots.values()))
+    rows, split, proof = plan.selected(task, node, taken, 0)
+    monkeypatch.setattr(plan, "_splits", {})
+    monkeypatch.setattr(type(task), "split", lambda *_: pytest.fail("split again"))
+    again_rows, again, again_proof = plan.selected(task, node, taken, 0)
+    assert again_rows.equals(rows)
+    assert again_proof == proof
+    assert again.name == split.name
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(again, part), getattr(split, part))
+    for kept in (taken.folder / "splits").iterdir():
+        kept.write_bytes(kept.read_bytes()[:50])
+    monkeypatch.setattr(plan, "_splits", {})
+    with pytest.raises(pytest.fail.Exception, match="split again"):
+        plan.selected(task, node, taken, 0)
+
+
 # ── what makes a fit ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def fit(made: Plan) -> str:
     (name,) = set(made.rows["fit"])
     return str(name)
-
-
-@pytest.fixture(scope="module")
-def plain(planned: Planned) -> Plan:
-    return planned()
 
 
 @pytest.mark.parametrize(
@@ -397,7 +417,7 @@ def test_an_axis_value_that_cannot_be_is_told_while_planning(planned: Planned, a
 def test_a_baseline_or_task_without_what_a_plan_needs_is_told(planned: Planned, tmp_path: Path) -> None:
     (tmp_path / "baseline").mkdir()
     (tmp_path / "baseline" / "listed.yaml").write_text("- a\n- b\n")
-    with pytest.raises(RequestError, match="baseline._target_ is not set"):
+    with pytest.raises(RequestError, match=r"baseline\._target_ is not set"):
         planned({"arm": ["baseline=listed"]}, extra=(tmp_path,))
     for override, expected in {"~baseline.version": "baseline.version is not set", "~task.frames": "task.frames is not set"}.items():
         with pytest.raises(RequestError, match=expected):

@@ -50,7 +50,7 @@ TASK = config.compose(["task=toy"], [PLUGIN / "configs"])["task"]
 
 
 def task(root: Path | None, **more: Any) -> dict[str, Any]:
-    return copy.deepcopy(TASK) | {"root": None if root is None else str(root)} | more
+    return {**copy.deepcopy(TASK), "root": None if root is None else str(root), **more}
 
 
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
