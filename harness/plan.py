@@ -348,7 +348,7 @@ class _Builder:
         inputs = {
             "data": snapshot.fingerprint,
             "labels": proof["labels"],
-            "split": [part["sha256"] for part in proof["parts"].values()],
+            "split": [proof["parts"][part]["sha256"] for part in splits.PARTS],
             "targets": task.info.targets,
             "classes": task.classes,
             "seed": seed,

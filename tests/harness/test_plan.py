@@ -147,6 +147,7 @@ def test_a_split_is_made_once_and_read_by_later_processes(planned: Planned, plai
     assert again_rows.equals(rows)
     assert again_proof == proof
     assert again.name == split.name
+    assert planned().rows.equals(plain.rows), "and it names the same fits"
     for part in ("train", "validation", "test"):
         np.testing.assert_array_equal(getattr(again, part), getattr(split, part))
     for kept in (taken.folder / "splits").iterdir():
