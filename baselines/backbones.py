@@ -41,29 +41,28 @@ def build(config: Mapping[str, Any], *, channels: int, dim: int = 256) -> nn.Mod
 
 
 class Conv(nn.Module):
-    """Four blocks of convolution, group normalisation and ReLU on a coarse grid, then one linear layer.
+    """Blocks of convolution, normalisation, ReLU and max-pooling on a coarse grid, then one linear layer.
 
-    Each frame is first brought to mean 0 and deviation 1, so that light does not matter. The last map is averaged over
-    ``grid`` x ``grid`` cells and not over all of it: where a corner of the mouth is says more than that there is one.
+    The first block works at full resolution: a mouth is a few pixels wide here, and a stride before anything has looked at
+    it loses the corners. Each channel of each frame is normalised on its own, so that light and skin do not matter and
+    no frame depends on the others of its batch. The last map is averaged over ``grid`` x ``grid`` cells and not over all of
+    it: where a corner of the mouth is says more than that there is one.
 
     Args:
         channels: Of the frames.
         dim: Of the embedding.
-        widths: Channels of the blocks; multiples of 8.
+        widths: Channels of the blocks.
         grid: Cells a side that the last map is averaged over.
     """
 
-    def __init__(self, *, channels: int, dim: int, widths: Sequence[int] = (16, 32, 64, 128), grid: int = 3) -> None:
+    def __init__(self, *, channels: int, dim: int, widths: Sequence[int] = (8, 24, 48, 64), grid: int = 3) -> None:
         super().__init__()
-        if len(widths) < 2 or any(width % 8 for width in widths):
-            raise RequestError(f"widths {list(widths)}", where="backbone.widths", remedy="give two or more multiples of 8")
+        if not widths or any(not isinstance(width, int) or width < 1 for width in widths):
+            raise RequestError(f"widths {list(widths)}", where="backbone.widths", remedy="give one or more whole numbers from 1")
         blocks: list[nn.Module] = []
-        for depth, (before, width) in enumerate(zip((channels, *widths), widths, strict=False)):
-            size, stride = (5, 2) if depth == 0 else (3, 1)
-            blocks += [nn.Conv2d(before, width, size, stride, size // 2, bias=False), nn.GroupNorm(8, width), nn.ReLU()]
-            if depth < len(widths) - 1:
-                blocks.append(nn.MaxPool2d(2))
-        self.blocks = nn.Sequential(*blocks)
+        for before, width in zip((channels, *widths), widths, strict=False):
+            blocks += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.GroupNorm(width, width), nn.ReLU(), nn.MaxPool2d(2)]
+        self.blocks = nn.Sequential(*blocks[:-1])
         self.grid = grid
         self.embedding = nn.Linear(widths[-1] * grid**2, dim)
 
