@@ -97,7 +97,7 @@ def test_a_frozen_backbone_rests_while_its_last_layer_learns() -> None:
     [
         ({"name": "cnov"}, r"no backbone is called 'cnov' .*did you mean 'conv'"),
         ({"name": "conv", "width": 3}, "unexpected keyword argument 'width'"),
-        ({"name": "conv", "widths": [12, 16]}, "multiples of 8"),
+        ({"name": "conv", "widths": [12, 0]}, "whole numbers from 1"),
         ({"name": "transformers"}, "neither a model nor a model_type"),
         ({"name": "transformers", "config": {"model_type": "nonsense"}}, "no such vision model"),
         ({"name": "transformers", "config": {"model_type": "bert", "num_hidden_layers": 1}}, "is no vision model"),
