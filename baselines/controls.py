@@ -77,7 +77,7 @@ class Ridge(Baseline):
         dim: int = 256,
         seed: int = 0,
         penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
-        clip_penalty: float = 256.0,
+        clip_penalty: float = 64.0,
     ) -> None:
         self.backbone, self.dim, self.seed = backbone, dim, seed
         self.penalties, self.clip_penalty = tuple(penalties), clip_penalty

@@ -59,7 +59,9 @@ def test_every_target_has_a_loss_of_its_own_over_the_rows_that_are_labelled(data
     found = stage.losses(net, step)
     raw = net(net.encoder(step.pixels))
     known = [0, 1, 3, 4, 5]
-    assert found["valence"].item() == pytest.approx(F.mse_loss(raw["valence"][known], torch.tensor([0.1, -0.4, 0.8, 0.0, 0.3])).item(), rel=1e-5)
+    assert found["valence"].item() == pytest.approx(
+        F.mse_loss(raw["valence"][known], torch.tensor([0.1, -0.4, 0.8, 0.0, 0.3])).item(), rel=1e-5
+    )
     assert found["arousal"].item() == 0.0
     weight = torch.tensor([0.0, 4 / (2 * 3), 4 / (2 * 1)]) if class_weights == "balanced" else None
     expected = F.cross_entropy(raw["expression"][:4], torch.tensor([1, 2, 1, 1]), weight=weight)
