@@ -35,7 +35,8 @@ def gather(prepared: Prepared) -> list[Gathered]:
     out = []
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
         task = next(task for task in plan.tasks.values() if task.info.name == part["task"][0] and task.info.protocol == part["protocol"][0])
-        baselines = {arm: config for job in plan.jobs.values() if job.task["name"] == task.info.name for config, arm, _ in job.entries}
+        shown = set(part["arm"])
+        baselines = {arm: config for job in plan.jobs.values() for config, arm, _ in job.entries if arm in shown}
         gaps = plan.pending(prepared.store).filter(task=task.info.name).group_by("arm", maintain_order=True).len()
         notes = (
             *_protocol(part, task.info.protocol, task.info.note),

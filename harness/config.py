@@ -6,7 +6,10 @@ Listing what there is (:func:`available`) reads folder names only and imports ne
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.resources
+import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +19,9 @@ from typing import Any
 from harness.errors import RequestError, did_you_mean
 
 Config = dict[str, Any]
+
+KEPT = 500
+"""Compositions kept in the user's cache folder, some six kilobytes each."""
 
 
 def config_dirs(extra: Sequence[Path] = ()) -> list[Path]:
@@ -57,9 +63,27 @@ def groups(extra: Sequence[Path] = ()) -> list[str]:
 def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config:
     """One config from the defaults and ``key=value`` overrides, resolved to plain dicts and lists.
 
+    A composition is a fifth of a second of Hydra's time, and a sweep composes each of its arms; so what was composed before of
+    the very same files and overrides is taken from the user's cache folder (``XDG_CACHE_HOME``).
+
     Raises:
         RequestError: An unknown key or name, or a value that cannot be; the remedy names the closest one.
     """
+    overrides = list(overrides)
+    kept = _kept(overrides, config_dirs(extra))
+    if kept is not None:
+        try:
+            known: Config = json.loads(kept.read_text(encoding="utf-8"))
+            return known
+        except (OSError, ValueError):
+            pass
+    composed = _compose(overrides, extra)
+    if kept is not None:
+        _keep(kept, composed)
+    return composed
+
+
+def _compose(overrides: Sequence[str], extra: Sequence[Path]) -> Config:
     import yaml
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -68,7 +92,6 @@ def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    overrides = list(overrides)
     *users, own = config_dirs(extra)
     search = [f"hydra.searchpath=[{','.join(map(_quoted, users))}]"] if users else []
     GlobalHydra.instance().clear()
@@ -83,6 +106,37 @@ def compose(overrides: Iterable[str] = (), extra: Sequence[Path] = ()) -> Config
     if not isinstance(resolved, dict):
         raise RequestError("the config is not a mapping", where="config.yaml")
     return {str(key): value for key, value in resolved.items()}
+
+
+def _kept(overrides: Sequence[str], folders: Sequence[Path]) -> Path | None:
+    """Where this composition is kept: by the content of every YAML it could read. None where one of them asks the environment."""
+    digest = hashlib.sha256(json.dumps([sys.version, overrides]).encode())
+    try:
+        for file in sorted(path for folder in folders for path in folder.rglob("*.yaml")):
+            text = file.read_bytes()
+            if b"${" in text or any("${" in item for item in overrides):  # an interpolation may read the environment, or the clock
+                return None
+            digest.update(f"{file}\0{len(text)}\0".encode("utf-8", "surrogateescape") + text)
+    except OSError:
+        return None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "harness" / "configs" / f"{digest.hexdigest()[:32]}.json"
+
+
+def _keep(path: Path, composed: Config) -> None:
+    """Keep a composition where JSON says the same; where that cannot be written, it is composed again next time."""
+    text = json.dumps(composed)
+    if json.loads(text) != composed:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+        partial = path.with_name(f".{path.stem}.{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        pass
 
 
 def place(config: Config, key: str, value: Any) -> None:

@@ -222,9 +222,10 @@ class Store:
 
     def done(self, among: Iterable[str] | None = None) -> set[str]:
         """The evaluations, of all or of some, that have a readable record."""
+        among = None if among is None else set(among)
         packed = [pl.scan_parquet(path).select("evaluation").collect()["evaluation"] for path in self._packs("records")]
         found = {name for names in packed for name in names} | set(self._loose(among))
-        return found if among is None else found & set(among)
+        return found if among is None else found & among
 
     def pack(self) -> None:
         """Gather loose records into Parquet files, so that files stay few. Whoever comes second leaves it to the first.
@@ -271,7 +272,7 @@ class Store:
         folder = self.root / "records"
         names = {entry.name[:-5] for entry in os.scandir(folder) if entry.name.endswith(".json")} if folder.is_dir() else set()
         found = {}
-        for name in sorted(names if among is None else names & set(among)):
+        for name in sorted(names if among is None else names.intersection(among)):
             path = folder / f"{name}.json"
             try:
                 whole = json.loads(path.read_bytes())

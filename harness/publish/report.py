@@ -55,7 +55,7 @@ def label_efficiency(board: Board) -> Extra:
     """
     from harness.publish.curve import label_efficiency as draw
 
-    table = board.table
+    table = _every_anchor(board.table)
     free = table.filter(pl.col("control") & (pl.col("labels_per_clip") == 0) & pl.col("score").is_not_null()).sort(
         "score", "arm", descending=[True, False]
     )
@@ -75,6 +75,15 @@ def label_efficiency(board: Board) -> Extra:
     )
     area = "area: mean score over log2 of the labelled frames a clip, by trapezoids."
     return Extra({"label efficiency": areas}, {f"label_efficiency.{kind}": data for kind, data in figures.items()}, (area, *told))
+
+
+def _every_anchor(table: pl.DataFrame) -> pl.DataFrame:
+    """The same table with what does not depend on the anchor (one support frame, or none) standing on the curve of each anchor of its arm."""
+    if "anchor" not in table.columns:
+        return table
+    known = table.select("arm", "anchor").drop_nulls().unique(maintain_order=True)
+    without = table.filter(pl.col("anchor").is_null()).drop("anchor").join(known, on="arm", how="left", maintain_order="left")
+    return pl.concat([table.filter(pl.col("anchor").is_not_null()), without.select(table.columns)])
 
 
 def write(board: Board, extra: Extra, folder: Path) -> list[Path]:

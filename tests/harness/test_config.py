@@ -104,3 +104,30 @@ def test_a_yaml_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes) 
         config.compose(["baseline=broken"], [tmp_path])
     assert "baseline=broken" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_composition_is_kept_until_a_yaml_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mine = tmp_path / "mine"
+    (mine / "trainer").mkdir(parents=True)
+    file = mine / "trainer" / "mine.yaml"
+    file.write_text("defaults: [default, _self_]\nepochs: 7\n")
+    first = config.compose(["trainer=mine"], [mine])
+    kept = list((tmp_path / "cache" / "harness" / "configs").iterdir())
+    assert len(kept) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(config, "_compose", lambda *_: pytest.fail("composed again"))
+        assert config.compose(["trainer=mine"], [mine]) == first
+    file.write_text("defaults: [default, _self_]\nepochs: 8\n")
+    assert config.compose(["trainer=mine"], [mine])["trainer"]["epochs"] == 8
+    kept[0].write_text("{")
+    file.write_text("defaults: [default, _self_]\nepochs: 7\n")
+    assert config.compose(["trainer=mine"], [mine]) == first
+
+
+def test_what_asks_the_environment_is_composed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for folder in ("a", "b"):
+        monkeypatch.setenv("FOLDER", folder)
+        assert config.compose(["output_dir=${oc.env:FOLDER}"])["output_dir"] == folder
+    assert not (tmp_path / "cache").exists()

@@ -45,7 +45,7 @@ def read(root: Path) -> Reading:
 class Brightness(Stage):
     """Regresses valence and arousal on the frame; can be slow, wrong or deadly when a test wants it to."""
 
-    def __init__(self, *, width: int = 4, nan_in_epoch: int = 0, die_once: str | None = None, pause: float = 0.0) -> None:
+    def __init__(self, *, width: int = 16, nan_in_epoch: int = 0, die_once: str | None = None, pause: float = 0.0) -> None:
         self.width, self.nan_in_epoch, self.die_once, self.pause = width, nan_in_epoch, die_once, pause
 
     def setup(self, train: Data, validation: Data, targets: tuple[str, ...], classes: tuple[str, ...], previous: Previous | None) -> None:
