@@ -70,7 +70,9 @@ def of_task(store: Store, name: str) -> list[Board]:
     boards = []
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
         table = rank(part, store.units(part["evaluation"]), primary=part["primary"][0])
-        boards.append(Board(f"{name} v{part['task_version'][0]}", table, part["primary"][0], tuple(_protocol(part, part["protocol"][0], "")), {}))
+        boards.append(
+            Board(f"{name} v{part['task_version'][0]}", table, part["primary"][0], tuple(_protocol(part, part["protocol"][0], "")), {})
+        )
     return boards
 
 
@@ -106,7 +108,17 @@ def _gathered(
     folder: Path,
 ) -> Gathered:
     report = prepared.sweep.report
-    sources = [identity.source_of(f"harness.{name}") for name in ("statistics.units", "leaderboard.rank", "publish.report.write", "publish.page.page", "publish.tables.render", "publish.curve.label_efficiency")]
+    sources = [
+        identity.source_of(f"harness.{name}")
+        for name in (
+            "statistics.units",
+            "leaderboard.rank",
+            "publish.report.write",
+            "publish.page.page",
+            "publish.tables.render",
+            "publish.curve.label_efficiency",
+        )
+    ]
     key = identity.address([part.select("evaluation", "arm", "written").rows(), [s and s[1] for s in sources], title, notes, facts, report])
     kept = folder / "kept.json"
     try:
@@ -130,7 +142,12 @@ def _gathered(
     shown = [path.name for path in files]
     write_atomically(kept, json.dumps({"key": key, "files": shown, "tables": tables, "notes": extra.notes}).encode())
     mirror = tracking.open_run(
-        prepared.config["tracker"], prepared.output, name=prepared.sweep.name, group=prepared.sweep.name, kind="leaderboard", config={"command": prepared.command}
+        prepared.config["tracker"],
+        prepared.output,
+        name=prepared.sweep.name,
+        group=prepared.sweep.name,
+        kind="leaderboard",
+        config={"command": prepared.command},
     )
     mirror.table(f"{prepared.sweep.name}-leaderboard", table.to_dicts())
     mirror.finish()

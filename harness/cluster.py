@@ -71,7 +71,9 @@ def running(cluster: Config, *, nested: bool, python_path: list[str]) -> Iterato
     try:
         ray.init(**options)  # type: ignore[arg-type]
     except ConnectionError as error:
-        raise RequestError(f"no Ray cluster answers: {error}", where=f"cluster.address={address}", remedy="start one, or use cluster=local") from None
+        raise RequestError(
+            f"no Ray cluster answers: {error}", where=f"cluster.address={address}", remedy="start one, or use cluster=local"
+        ) from None
     try:
         yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
     finally:

@@ -87,7 +87,7 @@ def conform(rows: pl.DataFrame) -> pl.DataFrame:
     unknown = set(rows.columns) - set(SCHEMA) - set(aus)
     if unknown:
         raise RequestError(f"unknown sample columns {sorted(unknown)}", remedy=f"the columns are {', '.join(SCHEMA)} and au1, au2 …")
-    types = SCHEMA | {au: pl.Float32 for au in aus}
+    types = SCHEMA | dict.fromkeys(aus, pl.Float32)
     try:
         return rows.select(
             (pl.col(name).cast(dtype) if name in rows.columns else pl.lit(None, dtype=dtype).alias(name)) for name, dtype in types.items()
@@ -103,7 +103,7 @@ def check(samples: pl.DataFrame) -> pl.DataFrame:
         RequestError: Wrong columns or types, a sample that is null or doubled, a clip that is null, two frames of one
             clip with the same number, a subject that changes inside a clip, or valence or arousal that is not finite in -1..1.
     """
-    expected = SCHEMA | {au: pl.Float32 for au in au_columns(samples)}
+    expected = SCHEMA | dict.fromkeys(au_columns(samples), pl.Float32)
     if dict(samples.schema) != expected:
         wrong = [c for c in {*expected, *samples.columns} if samples.schema.get(c) != expected.get(c)]
         raise RequestError(f"samples have wrong columns or types: {', '.join(sorted(wrong))}", remedy="build them with samples.conform")
@@ -119,5 +119,7 @@ def check(samples: pl.DataFrame) -> pl.DataFrame:
     for what, fault in faults.items():
         bad = samples.filter(fault)
         if bad.height:
-            raise RequestError(f"{what}: {bad['sample'][0]!r} and {bad.height - 1} more" if bad.height > 1 else f"{what}: {bad['sample'][0]!r}")
+            raise RequestError(
+                f"{what}: {bad['sample'][0]!r} and {bad.height - 1} more" if bad.height > 1 else f"{what}: {bad['sample'][0]!r}"
+            )
     return samples

@@ -120,7 +120,9 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             job = jobs[trial.config["job"]]
-            log = Path(trial.error_file).read_text(errors="replace")[-4000:] if trial.error_file and Path(trial.error_file).is_file() else ""
+            log = (
+                Path(trial.error_file).read_text(errors="replace")[-4000:] if trial.error_file and Path(trial.error_file).is_file() else ""
+            )
             last = next((line for line in reversed(log.splitlines()) if line.strip()), "the worker died")
             arms = sorted({arm for _, arm, _ in job.entries})
             store.fail(job.name, {"job": job.name, "arms": arms, "fold": job.fold, "seed": job.seed, "error": last.strip(), "log": log})
@@ -151,7 +153,9 @@ def _share(job: Job) -> Any:
     from ray import tune
 
     alone = {"CPU": float(job.resources["cpus"]), "GPU": float(job.resources["gpus"])}
-    return tune.PlacementGroupFactory([{"memory": float(2**20)} if _grouped(job) else {kind: amount for kind, amount in alone.items() if amount}])
+    return tune.PlacementGroupFactory(
+        [{"memory": float(2**20)} if _grouped(job) else {kind: amount for kind, amount in alone.items() if amount}]
+    )
 
 
 def _grouped(job: Job) -> bool:

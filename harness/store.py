@@ -183,7 +183,9 @@ class Store:
             raise RequestError(f"the predictions are gone: {file}", remedy="run the sweep again")
         if address_of_file(file) != sha256:
             aside = self._set_aside(file)
-            raise RequestError(f"the predictions are not what was written: {file}", remedy=f"set aside as {aside.name}; run the sweep again")
+            raise RequestError(
+                f"the predictions are not what was written: {file}", remedy=f"set aside as {aside.name}; run the sweep again"
+            )
         return pl.read_parquet(file)
 
     def put(self, provenance: Mapping[str, Any]) -> str:

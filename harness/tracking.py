@@ -64,12 +64,19 @@ class Mirror:
             self._run = None
 
 
-def open_run(tracker: Config, output: Path, *, name: str, group: str, kind: str, config: Mapping[str, Any], identity: str | None = None) -> Mirror:
+def open_run(
+    tracker: Config, output: Path, *, name: str, group: str, kind: str, config: Mapping[str, Any], identity: str | None = None
+) -> Mirror:
     """A W&B run under ``OUTPUT/wandb``, or an empty mirror where the tracker is disabled or cannot start."""
     if tracker["mode"] == "disabled":
         return Mirror(None)
     try:
-        for variable, folder in {"WANDB_DIR": "", "WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_CONFIG_DIR": "config"}.items():
+        for variable, folder in {
+            "WANDB_DIR": "",
+            "WANDB_DATA_DIR": "data",
+            "WANDB_CACHE_DIR": "cache",
+            "WANDB_CONFIG_DIR": "config",
+        }.items():
             path = output / "wandb" / folder if folder else output
             path.mkdir(parents=True, exist_ok=True)
             os.environ.setdefault(variable, str(path))
@@ -100,7 +107,14 @@ def open_run(tracker: Config, output: Path, *, name: str, group: str, kind: str,
 
 def start(job: Job, spec: StageSpec, store: Store) -> Mirror:
     """The run of a fit about to train."""
-    config = {"stage": spec.config, "trainer": spec.trainer, "weighting": spec.weighting, "fold": job.fold, "seed": job.seed, "fit": spec.fit}
+    config = {
+        "stage": spec.config,
+        "trainer": spec.trainer,
+        "weighting": spec.weighting,
+        "fold": job.fold,
+        "seed": job.seed,
+        "fit": spec.fit,
+    }
     return open_run(
         job.tracker,
         store.root.parent,

@@ -291,7 +291,7 @@ def augment(frames: Tensor, settings: Augment, generator: torch.Generator, place
         )
         mirror = torch.eye(3, device=frames.device).repeat(len(frames), 1, 1)
         mirror[flip < settings.flip, 0] = torch.tensor([-1.0, 0.0, width - 1.0], device=frames.device)
-        frames = warp_affine(frames, (matrix @ mirror)[:, :2], (height, width))
+        frames = warp_affine(frames, (matrix @ mirror)[:, :2], (height, width), padding_mode="border")
     if settings.brightness or settings.contrast:
         mean = frames.mean((1, 2, 3), keepdim=True)
         factor = 1 + (2 * contrast - 1) * settings.contrast

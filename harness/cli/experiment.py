@@ -12,7 +12,9 @@ import typer
 from harness.cli.options import check_format, say, show
 
 
-def carry_out(name: str | None, overrides: Sequence[str], *, extra: Sequence[Path], dry_run: bool, format: str, output: Path | None) -> None:
+def carry_out(
+    name: str | None, overrides: Sequence[str], *, extra: Sequence[Path], dry_run: bool, format: str, output: Path | None
+) -> None:
     """Plan and run a sweep (or, without a name, one evaluation), and print its table.
 
     Raises:
@@ -70,9 +72,18 @@ def _show_plan(prepared: object, format: str, output: Path | None) -> None:
     summary = (
         state.join(shared.rename({"arm": "shared"}), on="fit")
         .group_by("arm", "state", "why", maintain_order=True)
-        .agg(evaluations=pl.len(), fits=pl.col("fit").filter(pl.col("fit").is_in([job.name for job in prepared.plan.jobs.values() if job.stages])).n_unique())
+        .agg(
+            evaluations=pl.len(),
+            fits=pl.col("fit").filter(pl.col("fit").is_in([job.name for job in prepared.plan.jobs.values() if job.stages])).n_unique(),
+        )
     )
     cost = sweep.estimate(prepared)
     seconds = "no fit like these was timed yet" if cost["seconds"] is None else f"about {cost['seconds']:.0f} s of one worker"
     notes = (f"To run: {cost['fits']} fits (stages that arms share are counted once) and {cost['evaluations']} evaluations; {seconds}.",)
-    show(summary.select("arm", "state", "evaluations", "fits", "why"), format=format, output=output, title=f"Plan of {prepared.sweep.name}", notes=notes)
+    show(
+        summary.select("arm", "state", "evaluations", "fits", "why"),
+        format=format,
+        output=output,
+        title=f"Plan of {prepared.sweep.name}",
+        notes=notes,
+    )

@@ -115,7 +115,7 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
         | {name.replace("se_", "± "): row[name] and f"{row[name]:.3f}" for name in table.columns if name.startswith("se_")}
         | {"gain": row["gain"] is not None and with_interval(row["gain"], row["gain_lo"], row["gain_hi"], sign=True)}
         | {"over": row["best_control"], "p": p_value(row["gain_p"])}
-        | {"labels": row["labels_per_clip"] is not None and number(row["labels_per_clip"])}
+        | {"labels": row["labels_per_clip"] is not None and f"{row['labels_per_clip']:.3g}"}
         | {"selected": row["selection"], "records": row["n_records"]}
         | {"note": "; ".join(filter(None, ("control" if row["control"] else "", row["note"])))}
         for row in table.to_dicts()

@@ -22,7 +22,9 @@ FITS, EVALUATIONS = 4, 16 + 8 + 6  # toy: 2 folds × 2 seeds × 4 sizes; mean_la
 
 
 def scores(output: Path) -> pl.DataFrame:
-    return Store(output / "store").records().select("arm", "fold", "seed", "setting", "score", "sha256").sort("arm", "fold", "seed", "setting")
+    return (
+        Store(output / "store").records().select("arm", "fold", "seed", "setting", "score", "sha256").sort("arm", "fold", "seed", "setting")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -176,5 +178,7 @@ def test_a_dry_run_shows_fits_and_evaluations_and_runs_nothing(harness: Run, tmp
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert sum(row["state"] == "pending" for row in rows) == EVALUATIONS
-    assert {row["arm"]: row["why"] for row in rows if row["state"] == "impossible"} == {"last_label": "last_label needs at least 1 support frame"}
+    assert {row["arm"]: row["why"] for row in rows if row["state"] == "impossible"} == {
+        "last_label": "last_label needs at least 1 support frame"
+    }
     assert Store(tmp_path / "store").records().is_empty()
