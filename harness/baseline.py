@@ -95,7 +95,9 @@ class Stage(ABC):
     on_embeddings = False
     """True for a stage that learns on the frozen embeddings of the stage before (:class:`Previous`) and not on frames."""
 
-    def setup(self, train: Data, validation: Data, targets: tuple[str, ...], classes: tuple[str, ...], previous: Previous | None) -> None:
+    def setup(  # noqa: B027  a stage may need none
+        self, train: Data, validation: Data, targets: tuple[str, ...], classes: tuple[str, ...], previous: Previous | None
+    ) -> None:
         """Take the labels needed into arrays and tensors. Called once in each worker before anything else.
 
         Raises:
@@ -133,7 +135,7 @@ class Query:
         setting: Canonical evaluation setting.
         targets: What to predict.
         classes: The expressions to tell apart.
-        train: Training and validation samples of the split, with labels.
+        train: Training samples of the split, with labels.
         modules: The fitted modules, one a stage, in eval mode, on ``device``.
         embeddings: ``(n, d)`` float32 of ``test`` by the last stage's ``encode`` (or the baseline's own).
         train_embeddings: The same of ``train``.

@@ -299,7 +299,7 @@ class Ready:
             "labels_used": int(predictions["support"].sum()),
             "n_samples": predictions.height,
             "n_clips": predictions["clip"].n_unique(),
-            "n_subjects": predictions["subject"].n_unique(),
+            "n_subjects": predictions["subject"].drop_nulls().n_unique(),
             "selection": self.fits[-1]["selection"] if self.fits else "none",
             "seconds": seconds,
             "fit_seconds": fit_seconds,

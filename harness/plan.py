@@ -32,7 +32,7 @@ SCALE_KEYS = ("overrides", "axes")
 BASELINE_FACTS = ("name", "version", "control", "reads", "min_support", "seeded", "targets", "reconstruction", "stages")
 """Keys of a baseline's YAML that the engine reads; the others are its constructor's arguments."""
 
-TASK_FACTS = ("root", "frames", "overrides")
+TASK_FACTS = ("root", "frames", "overrides", "controls")
 """The same of a task's node; ``overrides`` is what a sweep set on top of the task's YAML, so that rescoring can set it again."""
 
 HOW = ("resources",)
@@ -131,9 +131,19 @@ def _values(key: str, text: str) -> list[Any]:
     return values
 
 
-def single(overrides: Sequence[str]) -> Sweep:
-    """A sweep of one evaluation: the config the overrides make."""
-    return Sweep("run", "", {"run": []}, {}, list(overrides))
+def single(overrides: Sequence[str], extra: Sequence[Path] = ()) -> Sweep:
+    """A sweep of one: the config the overrides make, and beside it the controls that its task names.
+
+    Raises:
+        RequestError: As ``config.compose``.
+    """
+    composed = configs.compose(overrides, extra)
+    chosen, task = composed["baseline"]["name"], composed["task"]["name"]
+    own = [item for item in overrides if _split_override(item)[0].lstrip("+~").split(".")[0] == "baseline"]
+    controls = {name: [f"baseline={name}"] for name in composed["task"].get("controls") or [] if name != chosen}
+    shared = [item for item in overrides if item not in own]
+    named = own if any(item.startswith("baseline=") for item in own) else [f"baseline={chosen}", *own]
+    return Sweep(f"{chosen}-on-{task}", "", {chosen: named, **controls}, {}, shared)
 
 
 @dataclass(frozen=True)
@@ -297,7 +307,7 @@ def build(
             chosen = [f"{group}={name}" for group, name in zip(group_axes, names, strict=True)]
             composed = configs.compose([*sweep.overrides, *overrides, *chosen], extra)
             _check_whole(composed)
-            label = " ".join([composed["baseline"]["name"] if arm == "run" else arm, *map(str, names)])
+            label = " ".join([arm, *map(str, names)])
             builder.ask(_settings(composed, evaluate_axes))
             set_by_hand = [*(_split_override(item)[0].lstrip("+") for item in [*sweep.overrides, *overrides]), *fit_axes]
             for values in itertools.product(*fit_axes.values()):

@@ -94,6 +94,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> RequestError:
+    """What an error of the file system means to a user, in one line."""
     why = {errno.ENOSPC: "the disk is full", errno.EROFS: "the disk is read-only", errno.EACCES: "no permission"}.get(
         error.errno or 0, error.strerror or str(error)
     )

@@ -25,7 +25,7 @@ def carry_out(
 
     folders = [f"--config-dir {shlex.quote(str(folder))}" for folder in extra]
     command = " ".join(["harness", *(["sweep", name] if name else ["run"]), *map(shlex.quote, overrides), *folders])
-    chosen = plan.load_sweep(name, overrides, extra) if name else plan.single(overrides)
+    chosen = plan.load_sweep(name, overrides, extra) if name else plan.single(overrides, extra)
     prepared = sweep.prepare(chosen, command=command, extra=extra, say=say)
     if dry_run:
         _show_plan(prepared, format, output)

@@ -66,19 +66,16 @@ def label_efficiency(board: Board) -> Extra:
     series = tuple(column for column in by if column != "support.selection")
     note = f"Bands: 95 % interval over subjects. {' '.join(board.notes[:1])}"
     figures = draw(table, title=board.title, score=board.primary, series=series, reference=reference, note=note)
-    told = (
-        ()
-        if reference is None
-        else (
-            f"meets: the share of a clip's frames to label at which a method first reaches {name} without support ({number(reference)}), which is trained on every label of the training clips.",
-        )
-    )
+    told: tuple[str, ...] = ()
+    if reference is not None:
+        level = f"{name} without support ({number(reference)}), which is trained on every label of the training clips"
+        told = (f"meets: the share of a clip's frames to label at which a method first reaches {level}.",)
     area = "area: mean score over log2 of the labelled frames a clip, by trapezoids."
     return Extra({"label efficiency": areas}, {f"label_efficiency.{kind}": data for kind, data in figures.items()}, (area, *told))
 
 
 def _every_anchor(table: pl.DataFrame) -> pl.DataFrame:
-    """The same table with what does not depend on the anchor (one support frame, or none) standing on the curve of each anchor of its arm."""
+    """The same table, in which a row that no anchor changes (one support frame, or none) stands once for each anchor of its arm."""
     if "anchor" not in table.columns:
         return table
     known = table.select("arm", "anchor").drop_nulls().unique(maintain_order=True)

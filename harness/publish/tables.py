@@ -136,9 +136,11 @@ def legend(table: pl.DataFrame, *, primary: str) -> tuple[str, ...]:
     told = {name.rsplit(".", 1)[-1]: name for name in _settings(table)} | {"selected": "selection", "records": "n_records"}
     values = {short: table[name].drop_nulls().unique().to_list() for short, name in told.items()}
     same = [f"{short} {found[0]}" for short, found in values.items() if len(found) == 1]
-    units = [f"{max(table[name].to_list())} {name[2:]}" for name in ("n_subjects", "n_clips")]
+    counts = {what: max(table[f"n_{what}"].to_list()) for what in ("subjects", "clips")}
+    units = [f"{n} {what}" for what, n in counts.items() if n]
+    over = "subjects" if counts["subjects"] else "clips (the data name no subjects)"
     return (
-        f"score: {primary}, mean over folds and seeds; in brackets its 95 % interval by bootstrap over subjects ({', '.join(units)}).",
+        f"score: {primary}, mean over folds and seeds; in brackets its 95 % interval by bootstrap over {over}: {', '.join(units)}.",
         "± standard errors over folds, seeds or draws. = cannot be told from the leader (swaps inside subjects, Holm, 5 %).",
         "gain: over the best control at the same setting, which is named, with its paired interval and p (Holm over the table).",
         *([f"In every row that has it: {', '.join(same)}."] if same and table.height > 1 else []),
