@@ -73,13 +73,13 @@ class Transform:
     margin: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 4 <= self.size <= 1024:
+        if not isinstance(self.size, int) or not 4 <= self.size <= 1024:
             raise RequestError(f"frames of {self.size} pixels", where="frames.size", remedy="choose 4 to 1024")
         if self.channels not in (1, 3):
             raise RequestError(f"frames of {self.channels} channels", where="frames.channels", remedy="choose 1 (grey) or 3 (RGB)")
         if self.crop not in CROPS:
             raise RequestError(f"no crop {self.crop!r}", where="frames.crop", remedy=did_you_mean(str(self.crop), CROPS))
-        if not 0 <= self.margin <= 2:
+        if not isinstance(self.margin, int | float) or not 0 <= self.margin <= 2:
             raise RequestError(f"a margin of {self.margin}", where="frames.margin", remedy="choose 0 to 2")
 
     @property

@@ -47,6 +47,19 @@ def by_group(samples: pl.DataFrame, *, folds: int, group: str, seed: int, valida
     return splits
 
 
+def check_settings(*, folds: Any, seed: Any, validation: Any, least_folds: int) -> None:
+    """Refuse settings of a split that cannot be, before any data are read.
+
+    Raises:
+        RequestError: ``folds`` is no whole number from ``least_folds`` on, ``seed`` none from 0 on, or ``validation`` no share in [0, 1).
+    """
+    for name, value, least in (("folds", folds, least_folds), ("seed", seed, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise RequestError(f"{name} is {value!r}", where=f"task.{name}", remedy=f"give a whole number from {least} on")
+    if not isinstance(validation, int | float) or not 0 <= validation < 1:
+        raise RequestError(f"validation is {validation!r}", where="task.validation", remedy="give a share from 0 to below 1")
+
+
 def official(
     samples: pl.DataFrame,
     *,

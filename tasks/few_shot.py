@@ -58,6 +58,7 @@ class FewShotVideo(Task):
         score_support: bool = False,
         note: str = "",
     ) -> None:
+        splits.check_settings(folds=folds, seed=seed, validation=validation, least_folds=2)
         self.info = TaskInfo(
             name=name,
             version=version,

@@ -66,6 +66,7 @@ class Recognition(Task):
             protocol += f"-{len(self.classes)}-classes" if known else f"-{'-'.join(self.classes)}"
         if folds > 1:
             protocol += f"-{folds}-folds-seed-{seed}"
+        splits.check_settings(folds=folds, seed=seed, validation=validation, least_folds=1)
         self.info = TaskInfo(
             name=name,
             version=version,

@@ -430,3 +430,11 @@ def test_settings_become_columns_of_their_own(planned: Planned) -> None:
     flat = plan.flatten(made.rows)
     assert flat.select("support.size", "support.selection", "anchor").rows() == [("0", None, None), ("2", "uniform", "last")]
     assert flat.select(made.rows.columns).equals(made.rows)
+
+
+def test_what_is_run_alone_has_the_controls_of_its_task_beside_it() -> None:
+    sweep = single(["baseline=mt_clar", "baseline.stages.pairs.dropout=0.2", "trainer.epochs=3"])
+    assert sweep.arms["mt_clar"] == ["baseline=mt_clar", "baseline.stages.pairs.dropout=0.2"]
+    assert sweep.overrides == ["trainer.epochs=3"]
+    assert sweep.arms["last_label"] == ["baseline=last_label"]
+    assert list(single(["baseline=ridge"]).arms) == ["ridge", "mean_label", "last_label", "interpolation"]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from harness.errors import RequestError
+from harness.plan import TASK_FACTS
 from harness.samples import conform
 from tasks.few_shot import ANCHORS, SELECTIONS, FewShotVideo
 
@@ -286,7 +287,7 @@ class TestData:
 class TestConfigs:
     def test_the_task_as_configured_has_the_defaults_of_the_code(self) -> None:
         config: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "afew_va_support.yaml"))
-        node = {key: value for key, value in config["task"].items() if key not in ("_target_", "root", "frames")}
+        node = {key: value for key, value in config["task"].items() if key not in ("_target_", *TASK_FACTS)}
         task = FewShotVideo(**node, dataset={"name": "afew_va"})
         assert task.setting(config["evaluate"]) == task.setting({})
         assert not task.scores_support
@@ -296,3 +297,11 @@ class TestConfigs:
         assert TASK.setting(config["evaluate"]) == {"support": {"selection": "every", "every": 20}, "anchor": "last", "block": 5}
         assert config["task"]["score_support"]
         assert "flatter" in config["task"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("folds", "many"), ("folds", 1), ("seed", -1), ("seed", 0.5), ("validation", "half"), ("validation", 1.0)]
+)
+def test_a_split_that_cannot_be_is_refused_before_any_data_are_read(key: str, value: object) -> None:
+    with pytest.raises(RequestError, match=f"task.{key}"):
+        FewShotVideo(name="t", version=1, protocol="p", dataset={"name": "d"}, **{key: value})  # type: ignore[arg-type]

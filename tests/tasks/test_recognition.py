@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from sklearn.metrics import accuracy_score, f1_score
 
 from harness.errors import RequestError
+from harness.plan import TASK_FACTS
 from harness.samples import EXPRESSIONS, conform
 from tasks.recognition import Recognition
 
@@ -162,7 +163,7 @@ class TestRequests:
 @pytest.mark.parametrize("name", ["afew_va", "affectnet_expression", "affectnet_va"])
 def test_each_configured_task_can_be_made_and_evaluated_as_configured(name: str) -> None:
     config: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
-    node = {key: value for key, value in config["task"].items() if key not in ("_target_", "root", "frames")}
+    node = {key: value for key, value in config["task"].items() if key not in ("_target_", *TASK_FACTS)}
     recognition = Recognition(**node, dataset={"name": "d"})
     assert recognition.info.name == name
     assert recognition.setting(config["evaluate"]) == {}
