@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -205,6 +206,7 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
             "written": now(),
         },
     )
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # only what is half done needs it
 
 
 class Ready:

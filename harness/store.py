@@ -7,11 +7,11 @@
         embeddings-*.npy     frames embedded once, by part
         history.json         losses by epoch
         checkpoint/          while it trains
-        lock                 held by whoever trains it
       predictions/EVALUATION.parquet
       records/EVALUATION.json          written after the predictions it names
       records/N-*.records.parquet      the same, packed, the highest number last; *.units.parquet beside it holds their sums
       provenance/ADDRESS.json          configs, versions, hardware, proofs: what many records share
+      locks/FIT                        held by whoever trains or evaluates it
       failures/NAME.json               what went wrong and would go wrong again
 
 Every file is written under a temporary name and renamed, so that what has a name is whole.
@@ -133,10 +133,10 @@ class Store:
     @contextlib.contextmanager
     def lock(self, fit: str) -> Iterator[None]:
         """Held while a fit trains, so that two sweeps on one store train it once. The kernel frees it when its holder dies."""
-        folder = self.fit_folder(fit)
+        folder = self.root / "locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = (folder / "lock").open("w")
+            handle = (folder / fit).open("w")
         except OSError as error:
             raise cannot_write(folder, error) from error
         with handle:
@@ -146,7 +146,7 @@ class Store:
     def running(self, fit: str) -> bool:
         """Whether somebody trains or evaluates a fit now."""
         try:
-            handle = (self.fit_folder(fit) / "lock").open("r+")
+            handle = (self.root / "locks" / fit).open("r+")
         except OSError:
             return False
         with handle:
