@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,6 @@ from tests.conftest import PLUGIN
 
 Planned = Callable[..., Plan]
 SIZES: dict[str, list[Any]] = {"evaluate.support.size": [1, 2]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plugin() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PLUGIN)
-        yield
 
 
 @pytest.fixture(scope="module")

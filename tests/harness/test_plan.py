@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,6 @@ from tests.conftest import PLUGIN
 
 TOY = ["task=toy"]
 Planned = Callable[..., Plan]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plugin() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PLUGIN)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -21,13 +20,6 @@ from tests.conftest import PLUGIN, Run
 
 EXTRA = [PLUGIN / "configs"]
 FACTS = ["evaluation", "fit", "arm", "setting", "score", "metrics", "protocol", "task_version", "predictions", "sha256"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plugin() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PLUGIN)
-        yield
 
 
 @pytest.fixture(scope="module")

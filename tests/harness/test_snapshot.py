@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from PIL import Image
 from harness import config, snapshot
 from harness.errors import RequestError
 from tests.conftest import PLUGIN
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plugin() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PLUGIN)
-        yield
 
 
 @pytest.fixture(scope="module")

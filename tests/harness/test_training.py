@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import training
+from harness.augmentation import augment
 from harness.baseline import Data, Stage, Step
 from harness.errors import FitError, RequestError
 from harness.trainer import Augment
@@ -525,23 +526,23 @@ def _drawn() -> torch.Generator:
 
 def test_a_slice_is_augmented_as_in_the_whole_batch() -> None:
     frames = torch.rand(6, 3, 12, 10, generator=_drawn())
-    whole = training.augment(frames, EVERYTHING, _drawn(), np.arange(6), 6)
-    halves = [training.augment(frames[part], EVERYTHING, _drawn(), np.arange(6)[part], 6) for part in (slice(0, 3), slice(3, 6))]
+    whole = augment(frames, EVERYTHING, _drawn(), np.arange(6), 6)
+    halves = [augment(frames[part], EVERYTHING, _drawn(), np.arange(6)[part], 6) for part in (slice(0, 3), slice(3, 6))]
     torch.testing.assert_close(torch.cat(halves), whole, rtol=0, atol=1e-6)
     assert whole.shape == frames.shape
     assert 0 <= whole.min() <= whole.max() <= 1
-    alike = training.augment(frames[:1].expand(6, -1, -1, -1), EVERYTHING, _drawn(), np.arange(6), 6)
+    alike = augment(frames[:1].expand(6, -1, -1, -1), EVERYTHING, _drawn(), np.arange(6), 6)
     assert len(set(alike.sum((1, 2, 3)).tolist())) == 6
 
 
 def test_without_settings_a_frame_stays_as_it_is() -> None:
     frames = torch.rand(4, 1, 8, 8)
-    assert training.augment(frames, Augment(), _drawn(), np.arange(4), 4) is frames
+    assert augment(frames, Augment(), _drawn(), np.arange(4), 4) is frames
 
 
 def test_a_flip_is_a_mirror_image() -> None:
     frames = torch.rand(5, 2, 7, 9)
-    torch.testing.assert_close(training.augment(frames, Augment(flip=1.0), _drawn(), np.arange(5), 5), frames.flip(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(augment(frames, Augment(flip=1.0), _drawn(), np.arange(5), 5), frames.flip(3), rtol=0, atol=1e-5)
 
 
 def test_each_kind_stays_in_its_limits() -> None:
@@ -550,7 +551,7 @@ def test_each_kind_stays_in_its_limits() -> None:
     spot = torch.exp(-((x - 30) ** 2 + (y - 20) ** 2) / 8)[None, None].expand(200, 1, 41, 41)
 
     def centres(settings: Augment) -> tuple[Tensor, Tensor]:
-        made = training.augment(spot, settings, _drawn(), places, 200)[:, 0]
+        made = augment(spot, settings, _drawn(), places, 200)[:, 0]
         mass = made.sum((1, 2))
         return (made * x).sum((1, 2)) / mass - 20, (made * y).sum((1, 2)) / mass - 20
 
@@ -563,9 +564,9 @@ def test_each_kind_stays_in_its_limits() -> None:
     across, _ = centres(Augment(scale=(0.8, 1.2)))
     assert (float(across.min()), float(across.max())) == pytest.approx((8, 12), abs=0.15)
     grey = torch.full((200, 1, 20, 20), 0.7)
-    brighter = training.augment(grey, Augment(brightness=0.2), _drawn(), places, 200).mean((1, 2, 3))
+    brighter = augment(grey, Augment(brightness=0.2), _drawn(), places, 200).mean((1, 2, 3))
     assert (float(brighter.min()), float(brighter.max())) == pytest.approx((0.5, 0.9), abs=0.01)
-    erased = (training.augment(grey, Augment(erase=0.5), _drawn(), places, 200) == 0.5).float().mean((1, 2, 3))
+    erased = (augment(grey, Augment(erase=0.5), _drawn(), places, 200) == 0.5).float().mean((1, 2, 3))
     assert float((erased > 0).float().mean()) == pytest.approx(0.5, abs=0.1)
     assert 0.01 < erased[erased > 0].min() < erased.max() < 0.3
 
