@@ -85,7 +85,9 @@ def root_of(task: Mapping[str, Any], cache: Path) -> tuple[Path, bool]:
         return path.resolve(), False
     synth = dict(dataset["synth"])
     source = identity.source_of(synth["_target_"])
-    folder = Path(cache) / "synthetic" / f"{dataset['name']}-{identity.address([synth, source and source[1]])[:12]}"
+    beside = sorted(Path(source[0]).parent.glob("*.py")) if source else []  # what draws may stand beside what writes
+    drawn_by = [identity.address_of_file(file) for file in beside]
+    folder = Path(cache) / "synthetic" / f"{dataset['name']}-{identity.address([synth, drawn_by])[:12]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
