@@ -240,7 +240,7 @@ def selected(task: Task, node: Mapping[str, Any], snapshot: Snapshot, fold: int)
     Raises:
         RequestError: No such fold, or the guard found a leak.
     """
-    key = (identity.address(node), snapshot.fingerprint, fold)
+    key = (identity.address(node), str(snapshot.folder), fold)
     if key not in _splits:
         if not 0 <= fold < task.folds:
             remedy = f"{task.info.name} has folds 0 to {task.folds - 1}"
