@@ -18,8 +18,6 @@ def environment(gpus: float) -> dict[str, str]:
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s by default, spent by every worker group
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
-        "TUNE_DISABLE_SIGINT_HANDLER": "0",
-        "TUNE_RESULT_BUFFER_LENGTH": "0",
         "OMP_NUM_THREADS": "1",
         "WANDB_SILENT": "true",
         "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
@@ -49,8 +47,7 @@ def running(cluster: Config, *, nested: bool, python_path: list[str]) -> Iterato
         os.environ.setdefault(name, value)
     import ray
 
-    variables = here | {name: os.environ[name] for name in ("HYDRA_FULL_ERROR",) if name in os.environ}
-    variables["PYTHONPATH"] = os.pathsep.join([*python_path, *filter(None, [os.environ.get("PYTHONPATH")])])
+    variables = here | {"PYTHONPATH": os.pathsep.join([*python_path, *filter(None, [os.environ.get("PYTHONPATH")])])}
     options: dict[str, object] = {
         "runtime_env": {"env_vars": variables},
         "log_to_driver": False,

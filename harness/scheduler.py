@@ -26,17 +26,14 @@ class _Queue:
     """Jobs in an order that respects what each needs."""
 
     waiting: dict[str, Job]
-    store: Store
     handed: dict[str, str] = field(default_factory=dict)
     """Trial → job."""
-    over: set[str] = field(default_factory=set)
 
     def next(self) -> Job | None:
         """A job that can start now; None where all wait for others."""
-        for name, job in self.waiting.items():
-            if job.needs is None or job.needs in self.over or job.needs not in {**self.waiting, **dict.fromkeys(self.handed.values())}:
-                return self.waiting.pop(name)
-        return None
+        unfinished = {*self.waiting, *self.handed.values()}
+        ready = next((name for name, job in self.waiting.items() if job.needs not in unfinished), None)
+        return None if ready is None else self.waiting.pop(ready)
 
 
 def run(jobs: Mapping[str, Job], store: Store, clusters: Config, *, progress: Progress, python_path: list[str]) -> None:
@@ -70,7 +67,7 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
     from ray import tune
     from ray.tune.search import Searcher
 
-    queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -_weight(item[1]))), store)
+    queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -_weight(item[1]))))
 
     class Pending(Searcher):
         """Hands out jobs; one that needs an unfinished fit waits."""
@@ -88,7 +85,7 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
             return {"job": job.name}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            queue.over.add(queue.handed.pop(trial_id))
+            queue.handed.pop(trial_id)
 
         def save(self, checkpoint_path: str) -> None:
             """Nothing: the store says what is done."""

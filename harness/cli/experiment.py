@@ -6,10 +6,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from harness.cli.options import check_format, say, show
+
+if TYPE_CHECKING:
+    from harness.boards import Gathered
+    from harness.sweep import Prepared
 
 
 def carry_out(
@@ -43,11 +48,9 @@ def carry_out(
         raise typer.Exit(1)
 
 
-def _show_board(board: object, format: str, output: Path | None) -> None:
-    from harness.boards import Gathered
+def _show_board(board: Gathered, format: str, output: Path | None) -> None:
     from harness.publish.tables import readable, render
 
-    assert isinstance(board, Gathered)
     person = format in ("table", "markdown", "latex")
     shown = readable(board.board.table) if person else board.board.table
     show(shown, format=format, output=output, title=board.board.title, notes=(*board.board.legend, *board.extra.notes))
@@ -58,24 +61,18 @@ def _show_board(board: object, format: str, output: Path | None) -> None:
             say(f"written: {path}")
 
 
-def _show_plan(prepared: object, format: str, output: Path | None) -> None:
+def _show_plan(prepared: Prepared, format: str, output: Path | None) -> None:
     import polars as pl
 
     from harness import plan, sweep
 
-    assert isinstance(prepared, sweep.Prepared)
     state = sweep.state(prepared)
     if format != "table":
         show(plan.flatten(state), format=format, output=output)
         return
-    shared = state.group_by("fit").agg(pl.col("arm").n_unique() > 1)
-    summary = (
-        state.join(shared.rename({"arm": "shared"}), on="fit")
-        .group_by("arm", "state", "why", maintain_order=True)
-        .agg(
-            evaluations=pl.len(),
-            fits=pl.col("fit").filter(pl.col("fit").is_in([job.name for job in prepared.plan.jobs.values() if job.stages])).n_unique(),
-        )
+    summary = state.group_by("arm", "state", "why", maintain_order=True).agg(
+        evaluations=pl.len(),
+        fits=pl.col("fit").filter(pl.col("fit").is_in([job.name for job in prepared.plan.jobs.values() if job.stages])).n_unique(),
     )
     cost = sweep.estimate(prepared)
     seconds = "no fit like these was timed yet" if cost["seconds"] is None else f"about {cost['seconds']:.0f} s of one worker"
