@@ -29,11 +29,10 @@ from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
 from harness.rescoring import guarded_score, now, scored
-from harness.samples import au_columns
+from harness.samples import label_columns
 from harness.store import Store, write_atomically
 from harness.task import Setting, Task
 
-LABELS = ("valence", "arousal", "expression", "activity")
 Report = Callable[[dict[str, float]], None]
 Train = Callable[[Job, StageSpec, Store, Report], None]
 
@@ -85,12 +84,12 @@ def lay_out(config: Config, folder: str, fold: int) -> Bench:
 
         order = rows[split.test].with_columns(place=pl.Series(split.test)).sort("clip", "frame", "sample")["place"].to_numpy()
         test, test_frames = part(order)
-        hidden = {*LABELS, *task.info.targets, *au_columns(test)} & set(test.columns)
+        hidden = {*label_columns(test), *task.info.targets}
         targets = test.select("sample", *task.info.targets)
         while len(_benches) >= 4:  # a reused actor sees many folds; what is mapped is cheap, labels and tensors are not
             _benches.pop(next(iter(_benches)))
         train, validation = Data(*part(split.train)), Data(*part(split.validation))
-        _benches[key] = Bench(config, task, taken, train, validation, Data(test.drop(hidden), test_frames), targets, proof)
+        _benches[key] = Bench(config, task, taken, train, validation, Data(test.drop(hidden, strict=False), test_frames), targets, proof)
     return _benches[key]
 
 

@@ -21,7 +21,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ import numpy as np
 import polars as pl
 
 from harness.errors import RequestError, did_you_mean
+from harness.images import Images, container_of
 from harness.samples import Problems
 
 FORMAT = 1
@@ -240,7 +241,8 @@ def _fill(samples: pl.DataFrame, transform: Transform, cache: Path, jobs: int, p
     problems = Problems()
     names, total = samples["sample"].to_list(), samples.height
     index = _Digests(cache / "digests.parquet", problems)
-    files = index.look_up([str(Path(path).absolute()) for path in samples["image"]])
+    references = [path and str(Path(path).absolute()) for path in samples["image"]]
+    files = index.look_up(references)
     paths, digests = files["path"].to_list(), [digest or b"" for digest in files["digest"]]
     geometry = _geometry(samples, transform.crop)
     shapes = [row.tobytes() for row in geometry]
@@ -252,12 +254,15 @@ def _fill(samples: pl.DataFrame, transform: Transform, cache: Path, jobs: int, p
     def settled(row: int) -> bool:
         return digests[row] + shapes[row] in chunks.where
 
-    def load(row: int) -> tuple[np.ndarray | None, str]:
-        """Read one image; its frame if it is new, and what is wrong with it."""
+    def load(rows: Sequence[int]) -> list[tuple[int, np.ndarray | None, str]]:
+        """Read some images, all parts of one container or a single one; the frame of each if it is new, and what is wrong with it."""
+        return [(row, *load_one(row)) for row in rows]
+
+    def load_one(row: int) -> tuple[np.ndarray | None, str]:
         try:
-            content = Path(paths[row]).read_bytes()
-        except OSError as error:
-            return None, error.strerror or str(error)
+            content = images.read(paths[row])
+        except (OSError, ValueError) as error:
+            return None, getattr(error, "strerror", None) or str(error)
         digests[row] = _digest(content)
         if settled(row):
             return None, ""
@@ -271,27 +276,31 @@ def _fill(samples: pl.DataFrame, transform: Transform, cache: Path, jobs: int, p
     there = files["size"].is_not_null().to_numpy() & (geometry[:, 4] != _NOTHING)
     for row in np.flatnonzero(~there).tolist():
         if files["size"][row] is None:
-            fault(row, "missing image", "no such file")
+            if paths[row] is not None:  # what a reader did not find it has said itself
+                fault(row, "missing image", "no such file")
         else:
             fault(row, "no face to crop by", f"the sample has no {transform.crop}")
     todo = [row for row in np.flatnonzero(there).tolist() if not settled(row)]
     done = total - len(todo)
     progress(done, total)
     try:
-        with ThreadPoolExecutor(jobs) as pool:
+        with ThreadPoolExecutor(jobs) as pool, Images() as images:
             for start in range(0, len(todo), chunks.frames):
                 batch = todo[start : start + chunks.frames]
                 with _locked(folder / "lock"):
                     chunks.refresh()  # another process may have made these meanwhile
                     fresh: dict[bytes, np.ndarray] = {}
-                    for row, (frame, wrong) in zip(batch, pool.map(load, batch), strict=True):
-                        if frame is not None:
-                            fresh[digests[row] + shapes[row]] = frame
-                        elif wrong:
-                            fault(row, "unreadable image", wrong)
-                        done += 1
+                    groups = _by_container(batch, paths)
+                    for group in pool.map(load, groups.values()):
+                        for row, frame, wrong in group:
+                            if frame is not None:
+                                fresh[digests[row] + shapes[row]] = frame
+                            elif wrong:
+                                fault(row, "unreadable image", wrong)
+                        done += len(group)
                         progress(done, total)
                     chunks.write(fresh)
+                    images.close_others({container for container, _ in groups})
     finally:
         index.remember(files.with_columns(digest=pl.Series([digest or None for digest in digests], dtype=pl.Binary)))
 
@@ -301,6 +310,15 @@ def _fill(samples: pl.DataFrame, transform: Transform, cache: Path, jobs: int, p
     hashes = np.array([digest.hex() for digest in digests], dtype=str)
     frames = Frames(chunks.paths, where[:, 0].copy(), where[:, 1].copy(), hashes, transform.shape)
     return Filled(frames, where[:, 0] >= 0, problems.frame())
+
+
+def _by_container(rows: Sequence[int], paths: Sequence[str]) -> dict[tuple[str, int], list[int]]:
+    """The rows whose images are parts of one file together, in order, so that a video is decoded once; every other row by itself."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for row in rows:
+        container = container_of(paths[row])
+        groups.setdefault((container, -1 if container != paths[row] else row), []).append(row)
+    return groups
 
 
 class _Chunks:
@@ -361,13 +379,16 @@ class _Digests:
         self._path, self._problems = path, problems
         self._table = self._read()
 
-    def look_up(self, files: list[str]) -> pl.DataFrame:
+    def look_up(self, files: Sequence[str | None]) -> pl.DataFrame:
         """One row a file: its size and times (null where there is none) and its digest (null where it has to be read).
 
         A digest of a file that is not yet ``settled`` is worth nothing later: the file may still change without its times changing.
         """
         settled = pl.max_horizontal("mtime_ns", "ctime_ns") < time.time_ns() - _SETTLED_NS
-        stats = pl.DataFrame([_stat(path) for path in files], schema=self._SCHEMA.names()[:4], schema_overrides=self._SCHEMA, orient="row")
+        known: dict[str, tuple[int | None, int | None, int | None]] = {}  # a container has many parts
+        stats = pl.DataFrame(
+            [(path, *_stat(path, known)) for path in files], schema=self._SCHEMA.names()[:4], schema_overrides=self._SCHEMA, orient="row"
+        )
         return stats.join(self._table, on=stats.columns, how="left", maintain_order="left").with_columns(settled=settled)
 
     def remember(self, files: pl.DataFrame) -> None:
@@ -393,12 +414,24 @@ class _Digests:
         return self._SCHEMA.to_frame()
 
 
-def _stat(path: str) -> tuple[str, int | None, int | None, int | None]:
+def _stat(reference: str | None, known: dict[str, tuple[int | None, int | None, int | None]]) -> tuple[int | None, int | None, int | None]:
+    """Size and times of the file that a reference needs; nothing where it is not there."""
+    if reference is None:
+        return None, None, None
+    path = container_of(reference)
+    if path == reference:
+        return _size_and_times(path)
+    if path not in known:
+        known[path] = _size_and_times(path)
+    return known[path]
+
+
+def _size_and_times(path: str) -> tuple[int | None, int | None, int | None]:
     try:
         found = Path(path).stat()
     except (OSError, ValueError):
-        return path, None, None, None
-    return path, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return None, None, None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _digest(content: bytes) -> bytes:
@@ -411,7 +444,7 @@ def _geometry(samples: pl.DataFrame, crop: str) -> np.ndarray:
     geometry[:, 4] = _IMAGE if crop in ("image", "auto") else _NOTHING
     if crop in ("landmarks", "auto"):
         rows = np.flatnonzero(samples["landmarks"].is_not_null())
-        points = samples["landmarks"].drop_nulls().to_numpy().reshape(-1, 68, 2)
+        points = samples["landmarks"].drop_nulls().explode().to_numpy().reshape(-1, 68, 2)
         _set(geometry, rows, np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1), _LANDMARKS)
     if crop in ("box", "auto"):
         rows = np.flatnonzero(samples["box"].is_not_null())

@@ -57,9 +57,12 @@ def address_of_frame(frame: pl.DataFrame) -> str:
     digest = hashlib.sha256(canonical([[name, str(dtype)] for name, dtype in frame.schema.items()]).encode())
     for column in frame.iter_columns():
         values = column
-        if isinstance(column.dtype, pl.Array):
-            digest.update(column.is_null().to_numpy().tobytes())
-            values = column.drop_nulls().reshape((-1,))
+        if isinstance(column.dtype, pl.List):
+            digest.update(column.list.len().fill_null(2**32 - 1).to_numpy().tobytes())
+            values = column.drop_nulls().list.explode(keep_nulls=False, empty_as_null=False)
+        if isinstance(values.dtype, pl.Array):
+            digest.update(values.is_null().to_numpy().tobytes())
+            values = values.drop_nulls().reshape((-1,))
         digest.update(values.is_null().to_numpy().tobytes())
         if isinstance(column.dtype, (pl.String, pl.Enum, pl.Categorical)):
             text = values.cast(pl.String).fill_null("")

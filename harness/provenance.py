@@ -12,7 +12,21 @@ from typing import Any
 
 from harness import identity
 
-PACKAGES = ("harness", "torch", "ray", "deepspeed", "polars", "numpy", "scipy", "scikit-learn", "transformers", "kornia", "wandb")
+PACKAGES = (
+    "harness",
+    "torch",
+    "ray",
+    "deepspeed",
+    "polars",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "transformers",
+    "kornia",
+    "wandb",
+    "pillow",
+    "av",
+)
 
 
 @functools.cache

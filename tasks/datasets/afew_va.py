@@ -12,11 +12,9 @@ A clip is any ``NNN/NNN.json``. It holds ``actor``, ``video_id`` and, under ``fr
 from __future__ import annotations
 
 import json
-import os
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,8 @@ import numpy as np
 import polars as pl
 
 from harness.errors import RequestError
-from harness.samples import LANDMARKS, Problems, Reading, check, conform
+from harness.samples import Problems, Reading, as_landmarks, check, conform
+from tasks.datasets import files
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")  # in the order in which one of several is taken
 _FAR = 1e5  # no landmark lies so many pixels away
@@ -34,7 +33,7 @@ def read(root: str | Path) -> Reading:
     """All clips under a folder.
 
     A subject is the actor's name, its blanks and case made uniform; a clip without one has none, and splits then keep the
-    clip together instead. A label outside -10..10 is null, a frame without an image is left out.
+    clip together instead. A label outside -10..10 is null.
 
     Args:
         root: The dataset's folder, or one above it.
@@ -45,23 +44,23 @@ def read(root: str | Path) -> Reading:
     Raises:
         RequestError: There is no such folder, or no clip in it.
     """
-    root = Path(root)
-    if not os.path.isdir(root):  # noqa: PTH112  Path.is_dir() raises where it may not look
-        raise RequestError(f"there is no folder {str(root)!r}", where="task.root", remedy="give the folder that AFEW-VA was unpacked into")
+    root = files.folder(root, "AFEW-VA")
     problems = Problems()
     clips: dict[str, Path] = {}
     tables: list[pl.DataFrame] = []
     spellings: dict[str, str] = {}
-    for folder, files in _clip_folders(root, problems):
+    for folder, _, names in files.walk(root, problems, skip=r".*_cropped"):
         name = folder.name
-        if f"{name}.json" not in files:
-            if any(_is_image(file) for file in files):
+        if not re.fullmatch("[0-9]{3}", name):
+            continue
+        if f"{name}.json" not in names:
+            if any(_is_image(file) for file in names):
                 problems.add("missing annotation", folder / f"{name}.json", "the folder holds images; they are not used")
         elif name in clips:
             problems.add("clip stands twice", folder / f"{name}.json", f"{clips[name]} is used")
         else:
             clips[name] = folder
-            tables.append(_clip(root, folder, files, spellings, problems))
+            tables.append(_clip(root, folder, names, spellings, problems))
     if not clips:
         remedy = "AFEW-VA has a file NNN/NNN.json for each clip, 001/001.json say"
         raise RequestError(f"no clip in {str(root)!r}", where="task.root", remedy=remedy)
@@ -69,25 +68,7 @@ def read(root: str | Path) -> Reading:
     return Reading(check(conform(samples)), problems.frame())
 
 
-def _clip_folders(root: Path, problems: Problems) -> Iterator[tuple[Path, list[str]]]:
-    """The folders with a name of three digits, in order, and the names of the files in them."""
-
-    def unreadable(error: OSError) -> None:
-        problems.add("unreadable folder", _text(str(error.filename)), error.strerror or "")
-
-    seen: set[tuple[int, int]] = set()  # a link may lead back
-    for where, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
-        found = Path(where).stat()
-        if (found.st_dev, found.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((found.st_dev, found.st_ino))
-        folders[:] = sorted(folder for folder in folders if not folder.endswith("_cropped") and folder == _text(folder))
-        if re.fullmatch("[0-9]{3}", Path(where).name):
-            yield Path(where), sorted(files)
-
-
-def _clip(root: Path, folder: Path, files: list[str], spellings: dict[str, str], problems: Problems) -> pl.DataFrame:
+def _clip(root: Path, folder: Path, names: list[str], spellings: dict[str, str], problems: Problems) -> pl.DataFrame:
     """The samples of one clip; none where its JSON cannot be read."""
     path = folder / f"{folder.name}.json"
     content, text = _content(path, problems)
@@ -101,20 +82,19 @@ def _clip(root: Path, folder: Path, files: list[str], spellings: dict[str, str],
     if content.get("video_id") not in (None, folder.name):
         detail = f"video_id {_shown(content['video_id'])} in folder {folder.name!r}; the folder's is used"
         problems.add("clip id differs", path, detail, line=line("video_id"))
-    images = _images(folder, files, problems)
+    images = _images(folder, names, problems)
     rows: list[tuple[Any, ...]] = []
     points: list[np.ndarray | None] = []
     numbers: set[int] = set()
     for key, labels in sorted(content["frames"].items()):
-        if key not in images:
-            problems.add("missing image", path, f"frame {_shown(key)} has no png or jpg", line=line(key))
-            continue
-        image = folder / images.pop(key)
+        file = images.pop(key, None)
         if not re.fullmatch("[0-9]{1,9}", key) or int(key) in numbers:
             problems.add("unreadable frame number", path, f"{_shown(key)} is no number, or one of another frame", line=line(key))
             continue
         numbers.add(int(key))
-        sample = image.relative_to(root).as_posix()
+        sample = (folder / (file or f"{key}.png")).relative_to(root).as_posix()
+        if file is None:
+            problems.add("missing image", path, f"frame {_shown(key)} has no png or jpg", line=line(key), sample=sample)
         given = labels if isinstance(labels, dict) else {}
         valence, arousal = _label(given.get("valence")), _label(given.get("arousal"))
         for name, label in {"valence": valence, "arousal": arousal}.items():
@@ -124,7 +104,7 @@ def _clip(root: Path, folder: Path, files: list[str], spellings: dict[str, str],
         points.append(_landmarks(given.get("landmarks")))
         if points[-1] is None:
             problems.add("unreadable landmarks", path, f"frame {key!r} has no 68 points", line=line(key), sample=sample)
-        rows.append((sample, str(image), int(key), valence, arousal))
+        rows.append((sample, file and str(folder / file), int(key), valence, arousal))
     for file in images.values():
         problems.add("image without a label", folder / file, f"{path.name} has no such frame; the image is not used")
     return _table(rows, points, _subject(content.get("actor"), path, spellings, problems), folder.name)
@@ -158,26 +138,23 @@ def _content(path: Path, problems: Problems) -> tuple[dict[str, Any] | None, str
 def _table(rows: list[tuple[Any, ...]], points: list[np.ndarray | None], subject: str | None, clip: str) -> pl.DataFrame:
     schema = {"sample": pl.String, "image": pl.String, "frame": pl.Int32, "valence": pl.Float64, "arousal": pl.Float64}
     known = np.array([one is not None for one in points], dtype=bool)
-    landmarks = np.zeros((len(points), 68, 2), np.float32)
-    landmarks[known] = [one for one in points if one is not None] or landmarks[:0]
+    landmarks = np.array([one for one in points if one is not None], np.float32).reshape(-1, 68, 2)
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
-        pl.when(pl.Series(known)).then(pl.Series(landmarks, dtype=LANDMARKS)).alias("landmarks"),
+        as_landmarks(landmarks, known),
         pl.lit(clip).alias("clip"),
         pl.lit(subject, dtype=pl.String).alias("subject"),
     )
 
 
-def _images(folder: Path, files: list[str], problems: Problems) -> dict[str, str]:
+def _images(folder: Path, names: list[str], problems: Problems) -> dict[str, str]:
     """Stem → file name. Cropped leftovers are no images of the dataset."""
     images: dict[str, str] = {}
     for suffix in _SUFFIXES:
-        for file in files:
+        for file in names:
             stem = Path(file).stem
             if Path(file).suffix.lower() != suffix or stem.endswith("_cropped"):
                 continue
-            if file != _text(file):
-                problems.add("unreadable name", folder / _text(file), "the image is not used")
-            elif stem in images:
+            if stem in images:
                 problems.add("image stands twice", folder / file, f"{images[stem]} is used")
             else:
                 images[stem] = file
@@ -207,7 +184,7 @@ def _landmarks(value: Any) -> np.ndarray | None:
 
 def _subject(actor: Any, path: Path, spellings: dict[str, str], problems: Problems) -> str | None:
     """One name for all spellings of one actor that differ in blanks, case or the code points of a letter."""
-    spelled = _text(actor) if isinstance(actor, str) else ""
+    spelled = files.text(actor) if isinstance(actor, str) else ""
     subject = " ".join(unicodedata.normalize("NFKC", spelled).casefold().split())
     if not subject:
         problems.add("missing actor", path, "the clip is grouped by itself")
@@ -220,9 +197,4 @@ def _subject(actor: Any, path: Path, spellings: dict[str, str], problems: Proble
 
 def _shown(value: Any) -> str:
     """As text for a problem, however long or deep it is."""
-    return _text(reprlib.repr(value))
-
-
-def _text(text: str) -> str:
-    """Without lone surrogates, which JSON escapes and file names can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
+    return files.text(reprlib.repr(value))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,7 +26,9 @@ import numpy as np
 import polars as pl
 
 from harness.errors import RequestError, did_you_mean
-from harness.samples import BOX, EXPRESSIONS, LANDMARKS, Problems, Reading, check, conform
+from harness.samples import BOX, Problems, Reading, as_landmarks, check, conform
+from tasks.datasets import files
+from tasks.datasets.vocabulary import CODES
 
 DISTRIBUTIONS = ("auto", "2015", "2021")
 
@@ -35,7 +37,6 @@ _SETS = {"val_set": "validation", "train_set": "train"}
 _HEADER = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal".lower().split(",")
 _FACE = ("face_x", "face_y", "face_width", "face_height")
 _LABELS = {"expression": "_exp.npy", "valence": "_val.npy", "arousal": "_aro.npy"}
-_CLASSES = 8  # codes 0-7 are the first eight canonical expressions; 8 none, 9 uncertain, 10 no face
 _FAR = 1e5  # no box or landmark lies so many pixels away
 _COLUMNS = ("sample", "image", "split", "file", "line", "box", "landmarks", *_LABELS)
 _SLICE = 20_000  # rows at a time: 136 landmarks each, as text, are what takes memory
@@ -54,13 +55,11 @@ def read(root: str | Path, *, distribution: str = "auto") -> Reading:
     Raises:
         RequestError: There is no such folder or distribution in it, both are, or a list lacks a column.
     """
-    root = Path(root)
+    root = files.folder(root, "AffectNet")
     distribution = str(distribution)
     if distribution not in DISTRIBUTIONS:
         remedy = did_you_mean(distribution, DISTRIBUTIONS)
         raise RequestError(f"no distribution {distribution!r} of AffectNet", where="dataset.read.distribution", remedy=remedy)
-    if not os.path.isdir(root):  # noqa: PTH112  Path.is_dir() raises where it may not look
-        raise RequestError(f"there is no folder {str(root)!r}", where="task.root", remedy="give the folder with AffectNet in it")
     problems = Problems()
     lists, sets, images = _find(root, problems)
     if distribution == "auto" and lists and sets:
@@ -75,8 +74,10 @@ def read(root: str | Path, *, distribution: str = "auto") -> Reading:
         raise RequestError(f"no AffectNet in {str(root)!r}", where="task.root", remedy=remedy)
     rows = pl.concat(parts)
     first = rows["sample"].is_first_distinct()
-    _report(problems, rows.filter(~first), "row stands twice", pl.lit("the first one is used, the validation part's before the other's"))
-    samples = rows.filter(first).drop("file", "line").with_columns(clip="sample", frame=0)
+    problems.extend(rows.filter(~first), "row stands twice", "the first one is used, the validation part's before the other's")
+    rows = rows.filter(first)
+    files.missing_images(problems, rows, f"{root}/{'Manually_Annotated_Images' if lists else 'images'}")
+    samples = rows.drop("file", "line").with_columns(clip="sample", frame=0)
     return Reading(check(conform(samples)), problems.frame())
 
 
@@ -85,9 +86,8 @@ def _find(root: Path, problems: Problems) -> tuple[dict[str, Path], dict[str, Pa
     lists: dict[str, list[Path]] = {}
     sets: dict[str, list[Path]] = {}
     images: list[Path] = []
-    for where, folders, files in os.walk(root, followlinks=True):
-        here = Path(where)
-        for file in files:
+    for here, folders, names in files.walk(root, problems):
+        for file in names:
             if file.lower() in _LISTS:
                 lists.setdefault(_LISTS[file.lower()], []).append(here / file)
         for folder in folders:
@@ -95,11 +95,11 @@ def _find(root: Path, problems: Problems) -> tuple[dict[str, Path], dict[str, Pa
                 sets.setdefault(_SETS[folder.lower()], []).append(here / folder)
             if folder.lower() == "manually_annotated_images":
                 images.append(here / folder)
-        searched = [f for f in sorted(folders) if f == _text(f) and not re.search("^automatic|images$|^annotations$", f, re.IGNORECASE)]
+        searched = [f for f in folders if not re.search("^automatic|images$|^annotations$", f, re.IGNORECASE)]
         folders[:] = searched if len(here.relative_to(root).parts) < 2 else []
     for found in (*lists.values(), *sets.values(), images):
         for other in found[1:]:
-            problems.add("stands twice", _text(str(other)), f"{_text(str(found[0]))} is used")
+            problems.add("stands twice", other, f"{found[0]} is used")
 
     def first(found: dict[str, list[Path]]) -> dict[str, Path]:
         return {split: found[split][0] for split in ("validation", "train") if split in found}
@@ -111,21 +111,8 @@ def _find(root: Path, problems: Problems) -> tuple[dict[str, Path], dict[str, Pa
 
 
 def _read_list(root: Path, images: Path, path: Path, split: str, problems: Problems) -> pl.DataFrame:
-    try:
-        lines = pl.read_csv(  # a line is one cell: a row too long or too short keeps its number, and spoils no other
-            path,
-            has_header=False,
-            separator="\x01",
-            quote_char=None,
-            schema={"text": pl.String},
-            encoding="utf8-lossy",
-            truncate_ragged_lines=True,
-        ).with_row_index("line", 1)
-    except pl.exceptions.NoDataError:
-        lines = pl.DataFrame(schema={"line": pl.UInt32, "text": pl.String})
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise RequestError(f"the list cannot be read: {error}", where=str(path)) from None
-    header = [cell.strip(' "\ufeff\r').lower() for cell in "".join(lines["text"].head(1).drop_nulls()).split(",")]
+    lines = files.lines(path, problems)
+    header = [cell.lower() for cell in files.header(lines)]
     missing = [name for name in _HEADER if name not in header]
     if missing:
         remedy = f"its first line must be {','.join(_HEADER)}"
@@ -138,26 +125,27 @@ def _read_list(root: Path, images: Path, path: Path, split: str, problems: Probl
         .filter(pl.col("text").str.strip_chars() != "")
         .select("line", "text", file=pl.lit(str(path)), cells=pl.col("text").str.count_matches(",", literal=True) + 1, named=prefix + named)
     )
-    absent = ~pl.col("named").is_in(_files(images, prefix).implode())
-    whole = lines.filter(cells=len(header))
-    nothing = pl.lit(None, dtype=pl.String).alias("sample")
-    wrong = lines.filter(pl.col("cells") != len(header)).with_columns(nothing)
-    _report(problems, wrong, "wrong number of cells", pl.format(f"{{}}, and the header has {len(header)}", "cells"))
-    _report(problems, whole.filter(absent).with_columns(nothing), "missing image", "no file " + pl.col("named"))
-    usable = whole.filter(~absent).rename({"named": "sample"})
+    wrong = lines.filter(pl.col("cells") != len(header))
+    problems.extend(wrong, "wrong number of cells", pl.format(f"{{}}, and the header has {len(header)}", "cells"))
+    whole = lines.filter(pl.col("cells") == len(header)).rename({"named": "sample"})
+    nameless = pl.col("sample").is_null() | (pl.col("sample") == prefix)
+    problems.extend(whole.filter(nameless).drop("sample"), "missing image name", "the row is not used")
+    usable = whole.filter(~nameless)
+    there = usable["sample"].is_in(_files(images, prefix).implode())
     slices = [usable.slice(start, _SLICE) for start in range(0, max(1, usable.height), _SLICE)]
     rows = pl.concat([_rows(part, header, problems) for part in slices])
-    return rows.with_columns(image=pl.lit(f"{root}/") + pl.col("sample"), split=pl.lit(split)).select(_COLUMNS)
+    image = pl.when(there).then(pl.lit(f"{root}/") + pl.col("sample"))
+    return rows.with_columns(image=image, split=pl.lit(split)).select(_COLUMNS)
 
 
 def _files(folder: Path, prefix: str) -> pl.Series:
     """All files under a folder, by path. Listing the folders takes a second where asking for each of 414,799 files takes many."""
     found: list[str] = []
-    for where, _, files in os.walk(folder):
+    for where, _, names in os.walk(folder):
         inside = os.path.relpath(where, folder)
         start = prefix if inside == "." else f"{prefix}{inside}/"
-        found += [start + file for file in files]
-    return pl.Series([path for path in found if path == _text(path)], dtype=pl.String)
+        found += [start + file for file in names]
+    return pl.Series([path for path in found if path == files.text(path)], dtype=pl.String)
 
 
 def _rows(lines: pl.DataFrame, header: list[str], problems: Problems) -> pl.DataFrame:
@@ -174,19 +162,19 @@ def _rows(lines: pl.DataFrame, header: list[str], problems: Problems) -> pl.Data
         **{f"{name}_text": text[name] for name in _LABELS},
     )
     for name in _LABELS:
-        _report(problems, rows.filter(pl.col(name).is_null()), "unreadable label", pl.format(name + " '{}' is no number", f"{name}_text"))
+        problems.extend(rows.filter(pl.col(name).is_null()), "unreadable label", pl.format(name + " '{}' is no number", f"{name}_text"))
     x, y, width, height = (pl.col("face").list.get(place) for place in range(4))
     known = pl.all_horizontal((side.abs() < _FAR).fill_null(False) for side in (x, y, width, height))
     usable = known & (width > 0) & (height > 0) & (x + width > 0) & (y + height > 0)
-    _report(problems, rows.filter(~usable), "unusable box", pl.format("x, y, width, height are '{}'", "face_text"))
+    problems.extend(rows.filter(~usable), "unusable box", pl.format("x, y, width, height are '{}'", "face_text"))
     corners = pl.concat_list(x, y, x + width, y + height).cast(pl.List(pl.Float32)).list.to_array(4)
     complete = (rows["points"].list.len() == 136).fill_null(False).to_numpy()
     values = rows["points"].filter(complete).explode().to_numpy().reshape(-1, 136)
     near = (np.abs(values) < _FAR).all(axis=1)
     complete[complete] = near
     unread = pl.format("{} cells for 68 points, or one that is no number", pl.col("points").list.len())
-    _report(problems, rows.filter(~complete), "unreadable landmarks", unread)
-    rows = rows.with_columns(box=pl.when(usable).then(corners), landmarks=_landmarks(complete, values[near]))
+    problems.extend(rows.filter(~complete), "unreadable landmarks", unread)
+    rows = rows.with_columns(box=pl.when(usable).then(corners), landmarks=as_landmarks(values[near], complete))
     return _labelled(rows, dict.fromkeys(_LABELS, ""), problems)
 
 
@@ -195,14 +183,12 @@ def _rows(lines: pl.DataFrame, header: list[str], problems: Problems) -> pl.Data
 
 def _read_set(root: Path, folder: Path, split: str, problems: Problems) -> pl.DataFrame:
     notes = folder / "annotations"
-    annotated = {name[: -len(kind)] for name in _listing(notes) for kind in (*_LABELS.values(), "_lnd.npy") if name.endswith(kind)}
-    images = {Path(name).stem: name for name in sorted(_listing(folder / "images"))}
-    for name in sorted(annotated - images.keys()):
-        problems.add("annotation without an image", notes / f"{name}_exp.npy", "it is not used")
+    annotated = {name[: -len(kind)] for name in files.listing(notes) for kind in (*_LABELS.values(), "_lnd.npy") if name.endswith(kind)}
+    images = {Path(name).stem: name for name in files.listing(folder / "images")}
     for name in sorted(images.keys() - annotated):
         problems.add("image without a label", folder / "images" / images[name], "it is not used")
-    names = sorted(annotated & images.keys(), key=lambda name: (len(name), name))  # the order of the numbers, which have no zeros before
-    samples = [(folder / "images" / images[name]).relative_to(root).as_posix() for name in names]
+    names = sorted(annotated, key=lambda name: (len(name), name))  # the order of the numbers, which have no zeros before
+    samples = [(folder / "images" / images.get(name, f"{name}.jpg")).relative_to(root).as_posix() for name in names]
     columns: dict[str, list[float | None]] = {label: [] for label in _LABELS}
     landmarks = np.zeros((len(names), 136), np.float32)
     complete = np.zeros(len(names), bool)
@@ -222,12 +208,12 @@ def _read_set(root: Path, folder: Path, split: str, problems: Problems) -> pl.Da
             problems.add("unreadable landmarks", notes / f"{name}_lnd.npy", _why(error), sample=sample)
     rows = pl.DataFrame(columns, schema=dict.fromkeys(_LABELS, pl.Float64)).with_columns(
         sample=pl.Series(samples, dtype=pl.String),
-        image=pl.Series([str(root / sample) for sample in samples], dtype=pl.String),
+        image=files.as_paths(root, [sample if name in images else None for name, sample in zip(names, samples, strict=True)]),
         split=pl.lit(split),
         file=pl.Series([str(notes / name) for name in names], dtype=pl.String),
         line=pl.lit(None, dtype=pl.UInt32),
         box=pl.lit(None, dtype=BOX),
-        landmarks=_landmarks(complete, landmarks[complete]),
+        landmarks=as_landmarks(landmarks[complete], complete),
     )
     return _labelled(rows, _LABELS, problems).select(_COLUMNS)
 
@@ -275,41 +261,17 @@ def _labelled(rows: pl.DataFrame, suffixes: Mapping[str, str], problems: Problem
     """Codes as names, and null for what is not labelled or out of range; ``suffixes`` complete the name of each label's file."""
     code, valence, arousal = pl.col("expression"), pl.col("valence"), pl.col("arousal")
     known = code.is_between(0, 10) & (code == code.floor())
-    _report(problems, rows.filter(~known), "label out of range", pl.format("expression {} is no code 0-10", code), suffixes["expression"])
+
+    def report(bad: pl.Expr, name: str, detail: str) -> None:
+        in_file = rows.filter(bad).with_columns(pl.col("file") + suffixes[name])
+        problems.extend(in_file, "label out of range", pl.format(name + detail, name))
+
+    report(~known, "expression", " {} is no code 0-10")
     sentinel = ((valence == -2) | (arousal == -2)).fill_null(False)
     for name in ("valence", "arousal"):
-        outside = ~pl.col(name).is_between(-1, 1) & ~sentinel
-        _report(problems, rows.filter(outside), "label out of range", pl.format(name + " {} is outside -1..1", name), suffixes[name])
+        report(~pl.col(name).is_between(-1, 1) & ~sentinel, name, " {} is outside -1..1")
     rated = ~sentinel & ~code.is_in([9.0, 10.0]).fill_null(False)
-    names = dict(enumerate(EXPRESSIONS[:_CLASSES]))
     return rows.with_columns(
-        pl.when(known).then(code).cast(pl.Int64, strict=False).replace_strict(names, default=None, return_dtype=pl.String),
+        pl.when(known).then(code).cast(pl.Int64, strict=False).replace_strict(CODES["affectnet"], default=None, return_dtype=pl.String),
         *(pl.when(rated & pl.col(name).is_between(-1, 1)).then(name).alias(name) for name in ("valence", "arousal")),
     )
-
-
-def _report(problems: Problems, rows: pl.DataFrame, kind: str, detail: pl.Expr, suffix: str = "") -> None:
-    """One problem for each of the rows."""
-    for file, line, sample, text in rows.select("file", "line", "sample", detail.alias("detail")).iter_rows():
-        problems.add(kind, file + suffix, text, line=line, sample=sample)
-
-
-def _landmarks(complete: np.ndarray, values: np.ndarray) -> pl.Series:
-    """``(n,)`` landmarks, null where they are not complete, from the ``(complete.sum(), 136)`` that are."""
-    whole = np.zeros((len(complete), 68, 2), np.float32)
-    whole[complete] = values.reshape(-1, 68, 2)
-    return pl.select(pl.when(pl.Series(complete)).then(pl.Series(whole, dtype=LANDMARKS))).to_series().alias("landmarks")
-
-
-def _listing(folder: Path) -> Iterator[str]:
-    """The names in a folder that are text; none where there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry.name for entry in entries if entry.name == _text(entry.name))
-    except (OSError, ValueError):
-        return
-
-
-def _text(text: str) -> str:
-    """Without lone surrogates, which file names can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()

@@ -1,31 +1,18 @@
-import hashlib
-import json
-from pathlib import Path
-
 import numpy as np
-import polars as pl
 import pytest
-from PIL import Image
-from polars.testing import assert_frame_equal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeCV
 
-from harness.errors import RequestError
 from harness.samples import EXPRESSIONS
-from tasks.datasets import afew_va, affectnet, faces
-from tasks.datasets.synthetic import (
+from tasks.synthetic import faces
+from tasks.synthetic.world import (
     CIRCUMPLEX,
     EMOTIONS,
     PROTOTYPES,
     SPEECH,
-    UNREADABLE,
     World,
     shown_emotions,
-    write_afew_va,
-    write_affectnet,
 )
-
-SMALL = {"subjects": 3, "clips": 5, "frames": (4, 7), "image": 48}
 
 
 def faces_with(*units: dict[int, float], people: int = 1, side: float = 0.0, still: bool = True, size: int = 96) -> faces.Rendering:
@@ -214,154 +201,3 @@ def test_the_same_seed_is_the_same_world_and_another_is_not() -> None:
 def test_all_subjects_are_filmed_equally_often() -> None:
     footage = World(3, 5).clips(15, (4, 4))
     assert np.bincount(footage.subject).tolist() == [12] * 5
-
-
-# ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def tree(root: Path) -> dict[str, str]:
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
-
-
-def assert_same_samples(read: pl.DataFrame, meant: pl.DataFrame) -> None:
-    assert_frame_equal(read.sort("sample"), meant.sort("sample"), abs_tol=1e-6)
-
-
-def test_afew_va_is_read_as_it_was_meant(tmp_path: Path) -> None:
-    written = write_afew_va(tmp_path / "clean", **SMALL, quirks=False)
-    reading = afew_va.read(tmp_path / "clean")
-    assert_same_samples(reading.samples, written.samples)
-    assert reading.problems.is_empty()
-    assert written.quirks.is_empty()
-    assert reading.samples["subject"].n_unique() == 3
-    assert set(np.round(reading.samples["valence"] * 10, 6) % 1) == {0.0}
-
-
-def test_the_quirks_of_afew_va_are_on_disk_and_the_reader_copes(tmp_path: Path) -> None:
-    root = tmp_path / "afew"
-    written = write_afew_va(root, **SMALL)
-    reading = afew_va.read(root)
-    assert_same_samples(reading.samples, written.samples)
-    assert reading.problems["kind"].sort().to_list() == ["actor spelled in several ways", "missing image"]
-    assert {path.relative_to(root).as_posix() for path in root.rglob("*.json")} == {
-        *(f"01/{clip}/{clip}.json" for clip in ("001", "003", "005")),
-        *(f"{clip}/{clip}.json" for clip in ("002", "004")),
-    }
-    assert "01/001/00001.jpg" in reading.samples["sample"]
-    assert (root / "01/001_cropped").is_dir()
-    values = {type(frame["valence"]) for path in root.rglob("*.json") for frame in json.loads(path.read_text())["frames"].values()}
-    assert values == {int, float}
-    assert set(written.quirks["quirk"]) == {"flattened", "float labels", "other spelling", "missing image", "jpeg", "cropped leftover"}
-
-
-def test_affectnet_of_2015_is_read_as_it_was_meant(tmp_path: Path) -> None:
-    root = tmp_path / "affectnet"
-    written = write_affectnet(root, train=40, validation=16, image=48)
-    reading = affectnet.read(root)
-    assert_same_samples(reading.samples, written.samples)
-    assert dict(reading.problems["kind"].value_counts().iter_rows()) == {
-        "unreadable label": 2,  # NULL for valence and for arousal
-        "unreadable landmarks": 1,
-        "unusable box": 1,
-        "missing image": 1,
-    }
-    rows = pl.read_csv(root / "Manually_Annotated/training.csv", infer_schema=False)
-    assert rows.height == 40
-    assert rows.filter(expression="8")["valence"].cast(float).is_between(-1, 1).sum() == 2
-    assert rows.filter(pl.col("expression").is_in(["9", "10"]))["valence"].to_list() == ["-2"] * 4
-    assert {Path(name).suffix for name in rows["subDirectory_filePath"]} == {".jpg", ".JPG", ".png"}
-    assert UNREADABLE in rows["subDirectory_filePath"]
-    broken = written.quirks.filter(quirk="unreadable image")["file"]
-    assert len(broken) == 2
-    for file in reading.samples["sample"]:
-        if file in broken:
-            with pytest.raises(OSError, match=r"identify|truncated"):
-                Image.open(root / file).load()
-        else:
-            with Image.open(root / file) as picture:
-                picture.load()
-                assert picture.format == ("PNG" if file.endswith(".png") else "JPEG")
-
-
-def test_affectnet_of_2021_is_read_as_it_was_meant(tmp_path: Path) -> None:
-    root = tmp_path / "affectnet"
-    written = write_affectnet(root, layout="2021", train=24, validation=9, image=32)
-    reading = affectnet.read(root)
-    assert_same_samples(reading.samples, written.samples)
-    assert reading.problems["kind"].to_list() == ["annotation without an image"]
-    kinds = {np.load(path, allow_pickle=False).dtype.kind for path in root.glob("train_set/annotations/*_exp.npy")}
-    assert kinds == {"U", "i"}
-    parts = [{path.stem for path in (root / part / "images").iterdir()} for part in ("train_set", "val_set")]
-    assert parts[0] & parts[1]
-    assert sorted(map(int, parts[0])) != list(range(min(map(int, parts[0])), max(map(int, parts[0])) + 1))
-
-
-@pytest.mark.parametrize("layout", ["2015", "2021"])
-def test_affectnet_without_quirks_has_no_problem(tmp_path: Path, layout: str) -> None:
-    written = write_affectnet(tmp_path / "clean", layout=layout, train=20, validation=5, image=32, quirks=False)
-    reading = affectnet.read(tmp_path / "clean")
-    assert_same_samples(reading.samples, written.samples)
-    assert reading.problems.is_empty()
-    assert reading.samples.select("valence", "arousal", "expression", "landmarks").null_count().sum_horizontal().item() == 0
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda root, seed: write_afew_va(root, **SMALL, seed=seed),
-        lambda root, seed: write_affectnet(root, train=20, validation=4, image=32, seed=seed),
-        lambda root, seed: write_affectnet(root, layout="2021", train=20, validation=4, image=32, seed=seed),
-    ],
-    ids=["afew_va", "affectnet 2015", "affectnet 2021"],
-)
-def test_the_same_arguments_write_the_same_bytes_and_another_seed_does_not(tmp_path: Path, write) -> None:
-    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
-        write(tmp_path / name, seed)
-    assert tree(tmp_path / "one") == tree(tmp_path / "same")
-    one, other = (
-        {path.read_bytes() for path in (tmp_path / name).rglob("*") if path.suffix in (".png", ".jpg")} for name in ("one", "other")
-    )
-    assert one & other <= {b""}  # the empty image
-
-
-def test_nothing_is_written_into_a_folder_that_has_something_in_it(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(RequestError, match="is not empty"):
-        write_afew_va(tmp_path, **SMALL)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
-    (tmp_path / "new").mkdir()
-    write_afew_va(tmp_path / "new", **SMALL)
-    assert afew_va.read(tmp_path / "new").samples.height
-
-
-def test_a_writer_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space"):
-        write_afew_va(tmp_path / "afew", **SMALL)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("write", "arguments", "message"),
-    [
-        (write_afew_va, {"subjects": 0}, "subjects=0 is too small"),
-        (write_afew_va, {"clips": 1000}, "at most 999"),
-        (write_afew_va, {"frames": (9, 5)}, "the least and the most"),
-        (write_affectnet, {"train": 3}, "train=3 is too small"),
-        (write_affectnet, {"layout": "2051"}, "did you mean"),
-    ],
-)
-def test_a_request_that_makes_no_sense_is_refused(tmp_path: Path, write, arguments, message: str) -> None:
-    with pytest.raises(RequestError, match=message):
-        write(tmp_path / "new", **arguments)
-    assert not list(tmp_path.iterdir())
