@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from harness.errors import RequestError
 from harness.samples import Problems
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_BLOCK = 1 << 24  # bytes of a text file at a time: a large one at once is in memory four times over
 
 
 def folder(root: str | Path, title: str) -> Path:
@@ -73,18 +75,24 @@ def lines(path: Path, problems: Problems) -> pl.DataFrame:
     A byte-order mark and the ends of lines (LF or CRLF) are taken off, bytes that are no UTF-8 become U+FFFD. Blank lines are there too.
     A file that cannot be read is a problem, and has no lines.
     """
+    parts: list[pl.Series] = []
+    begun = ""  # a line whose end is not read yet
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            block = file.read(_BLOCK)
+            decoder = getincrementaldecoder("utf-16" if block[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")("replace")
+            while block:
+                found = (begun + decoder.decode(block)).replace("\0", "\ufffd").split("\n")
+                begun = found.pop()
+                parts.append(pl.Series(found, dtype=pl.String).str.strip_suffix("\r"))
+                block = file.read(_BLOCK)
+            begun += decoder.decode(b"", final=True)
     except OSError as error:
         problems.add("unreadable file", path, error.strerror or str(error))
         return pl.DataFrame(schema={"line": pl.UInt32, "text": pl.String})
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        content = content.decode("utf-16", "replace").encode()
-    whole = content.decode("utf-8-sig", "replace").replace("\0", "\ufffd")
-    found = whole.split("\n")
-    if found[-1] == "":  # the end of the last line begins no other
-        found.pop()
-    return pl.DataFrame({"text": pl.Series(found, dtype=pl.String).str.strip_suffix("\r")}).with_row_index("line", 1)
+    if begun:  # the end of the last line begins no other
+        parts.append(pl.Series([begun]).str.strip_suffix("\r"))
+    return pl.DataFrame({"text": pl.concat([pl.Series(dtype=pl.String), *parts])}).with_row_index("line", 1)
 
 
 def cells(table: pl.DataFrame, count: int, path: Path, problems: Problems, *, separator: str = ",") -> pl.DataFrame:
@@ -112,6 +120,24 @@ def numbers(column: str, dtype: pl.DataType | type[pl.DataType] = pl.Float64) ->
     """Cells as numbers; null for what is none, or is not finite."""
     value = pl.col(column).cast(pl.Float64, strict=False)
     return pl.when(value.is_finite()).then(value).cast(dtype, strict=False)
+
+
+def expressions(rows: pl.DataFrame, column: str, codes: Mapping[int, str], problems: Problems) -> pl.DataFrame:
+    """Codes as names: the same rows with a column ``expression``, null where a cell is no code, which is a problem.
+
+    Args:
+        rows: Columns ``file``, and where there are any ``line`` and ``sample``.
+        column: The one with the codes, as text.
+        codes: Code → name.
+        problems: Takes what is no number, and numbers that are no code.
+    """
+    code = pl.col(column).cast(pl.Float64, strict=False)
+    problems.extend(rows.filter(code.is_null()), "unreadable label", pl.format("expression '{}' is no number", pl.col(column).fill_null("")))
+    known = code.is_in(pl.Series(list(codes), dtype=pl.Float64).implode())
+    wrong = rows.filter(code.is_not_null() & ~known)
+    problems.extend(wrong, "label out of range", pl.format(f"expression {{}} is no code {min(codes)}-{max(codes)}", column))
+    name = pl.when(known).then(code).cast(pl.Int64, strict=False)
+    return rows.with_columns(expression=name.replace_strict(dict(codes), default=None, return_dtype=pl.String))
 
 
 def missing_images(problems: Problems, rows: pl.DataFrame, what: str) -> None:
