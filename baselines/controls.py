@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines import support as supports
-from baselines.pairs import AFFECT
 from baselines.support import Support
 from harness.baseline import Baseline, Data, Query
 from harness.errors import RequestError
+from harness.task import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 class MeanLabel(Baseline):
     """The best constant.
 
-    Valence and arousal: the mean label of the clip's support frames, or of the training samples where it has none.
-    Expression: the frequencies in the training samples, so the most frequent one. Action units: always there, which is
-    the constant with the best F1, unless the training samples never show one.
+    Valence and arousal: the mean label of the clip's support frames, or of the training samples where it has none. Intensities: the mean
+    of the training samples. Expression: the frequencies in the training samples (the mean votes where there are any), so the most
+    frequent one. Action units: always there, which is the constant with the best F1, unless the training samples never show one.
     """
 
     def predict(self, query: Query) -> dict[str, np.ndarray]:
         n = query.test.samples.height
         predicted: dict[str, np.ndarray] = {}
         for target in query.targets:
-            if target == "expression":
-                codes = query.train.codes(query.classes)
-                counts = np.bincount(codes[codes >= 0], minlength=len(query.classes))
-                predicted[target] = np.tile(counts / max(counts.sum(), 1), (n, 1))
-            elif target in AFFECT:
+            kind = kind_of(target)
+            if kind == "expression":
+                predicted[target] = np.tile(_frequencies(query.train.distributions(query.classes)), (n, 1))
+            elif kind == "affect":
                 support = supports.of(query, target)
                 predicted[target] = support.mean(support.labels[target], default=_mean(query.train.labels(target)))
+            elif kind == "intensity":
+                predicted[target] = np.full(n, _mean(query.train.labels(target)))
             else:
                 predicted[target] = np.full(n, float((query.train.labels(target) > 0).any()))
         return predicted
@@ -59,8 +60,9 @@ class Ridge(Baseline):
     """Ridge regression on standardised embeddings, fitted on the training samples.
 
     The penalty is the best of five in cross-validation by subject (by clip where a subject is not known). Expressions are
-    regressed as indicators; what comes out is clipped and scaled to probabilities. Where a clip has support frames, a
-    second ridge, of its own and strongly penalised, is fitted to the errors on them and corrects the clip.
+    regressed as indicators (or votes); what comes out is clipped and scaled to probabilities. Action units are regressed as 0 and 1,
+    frames with and without the unit weighing the same, so that a half is the threshold. Where a clip has support frames, a second ridge,
+    of its own and strongly penalised, is fitted to the errors on them and corrects valence and arousal of the clip.
 
     Args:
         backbone: Of the random features, used where the baseline has no stage; see :func:`baselines.backbones.build`.
@@ -103,14 +105,16 @@ class Ridge(Baseline):
         features = scaler.transform(query.embeddings.astype(np.float64))
         predicted: dict[str, np.ndarray] = {}
         for target in query.targets:
-            raw = models[target].predict(features)
-            if target == "expression":
+            raw, kind = models[target].predict(features), kind_of(target)
+            if kind == "expression":
                 positive = raw.clip(1e-6)
                 predicted[target] = positive / positive.sum(axis=1, keepdims=True)
-            else:
+            elif kind == "affect":
                 support = supports.of(query, target)
                 error = support.labels[target] - raw[support.rows]
                 predicted[target] = np.clip(raw + _clip_ridge(support, features, error, self.clip_penalty), -1, 1)
+            else:
+                predicted[target] = np.clip(raw, 0, 1 if kind == "occurrence" else 5)
         return predicted
 
     def _models(self, query: Query) -> tuple[Any, dict[str, Any]]:
@@ -124,13 +128,12 @@ class Ridge(Baseline):
             groups = samples["subject"].fill_null(samples["clip"]).rank("dense").to_numpy()
             models = {}
             for target in query.targets:
-                if target == "expression":
-                    codes = query.train.codes(query.classes)
-                    labels = np.where(codes[:, None] < 0, np.nan, np.eye(len(query.classes))[codes])
-                else:
-                    labels = query.train.labels(target).astype(np.float64)
+                kind = kind_of(target)
+                given = query.train.distributions(query.classes) if kind == "expression" else query.train.labels(target)
+                labels = given.astype(np.float64)
                 known = np.isfinite(labels.reshape(len(labels), -1)).all(axis=1)
-                models[target] = _chosen(features[known], labels[known], groups[known], self.penalties)
+                weights = _balance(labels[known]) if kind == "occurrence" else None
+                models[target] = _chosen(features[known], labels[known], groups[known], self.penalties, weights)
             self._fitted = query.train, (scaler, models)
         return self._fitted[1]
 
@@ -150,7 +153,19 @@ def _mean(labels: np.ndarray) -> float:
     return float(known.mean(dtype=np.float64)) if len(known) else 0.0
 
 
-def _chosen(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, penalties: tuple[float, ...]) -> Any:
+def _frequencies(shares: np.ndarray) -> np.ndarray:
+    """``(classes,)``: the mean of the ``(n, classes)`` shares there are; all alike without any."""
+    known = shares[np.isfinite(shares).all(axis=1)]
+    return known.mean(axis=0, dtype=np.float64) if len(known) else np.full(shares.shape[1], 1 / shares.shape[1])
+
+
+def _balance(labels: np.ndarray) -> np.ndarray:
+    """``(n,)`` weights by which those labelled 0 and those labelled 1 weigh the same; alike where there is one kind only."""
+    share = labels.mean() if len(labels) else 0.5
+    return np.where(labels == 1, 0.5 / share, 0.5 / (1 - share)) if 0 < share < 1 else np.ones(len(labels))
+
+
+def _chosen(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, penalties: tuple[float, ...], weights: np.ndarray | None) -> Any:
     """A fitted ridge regression, its penalty the best in cross-validation by group."""
     from sklearn.linear_model import Ridge as Regression
     from sklearn.model_selection import GroupKFold, cross_val_score
@@ -160,9 +175,10 @@ def _chosen(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, penalt
     models = [Regression(alpha=penalty * len(labels)) for penalty in penalties]
     folds = GroupKFold(min(5, len(np.unique(groups))))
     if folds.n_splits > 1:
-        scores = [cross_val_score(m, features, labels, groups=groups, cv=folds, scoring="neg_mean_squared_error").mean() for m in models]
+        how = {"groups": groups, "cv": folds, "scoring": "neg_mean_squared_error", "params": {"sample_weight": weights}}
+        scores = [cross_val_score(model, features, labels, **how).mean() for model in models]
         models = [models[int(np.argmax(scores))]]
-    return models[-1].fit(features, labels)
+    return models[-1].fit(features, labels, sample_weight=weights)
 
 
 def _clip_ridge(support: Support, features: np.ndarray, error: np.ndarray, penalty: float) -> np.ndarray:

@@ -46,18 +46,31 @@ def disagreement(x: Tensor, y: Tensor) -> Tensor:
     return 1 - ccc(x, y) if len(x) else x.sum()
 
 
-def cross_entropy(logits: Tensor, codes: Tensor, *, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
-    """Of ``(n, classes)`` logits and ``(n,)`` codes, -1 where there is no label."""
-    known = codes >= 0
+def cross_entropy(logits: Tensor, shares: Tensor, *, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """Of ``(n, classes)`` logits and the ``(n, classes)`` shares of the classes, nan where there is no label.
+
+    Args:
+        logits: Of the classes.
+        shares: All for one class, or spread as raters do.
+        weight: ``(classes,)``, of a sample of each class.
+        smoothing: Share of each label that is spread over all classes.
+    """
+    known = torch.isfinite(shares).all(1)
     if not bool(known.any()):
         return logits.float().sum() * 0
-    return F.cross_entropy(logits[known].float(), codes[known], weight=weight, label_smoothing=smoothing)
+    logits, shares = logits[known].float(), shares[known].float()
+    if weight is None:
+        return F.cross_entropy(logits, shares, label_smoothing=smoothing)
+    of_sample = shares @ weight
+    return (of_sample * F.cross_entropy(logits, shares, label_smoothing=smoothing, reduction="none")).sum() / of_sample.sum().clamp_min(
+        1e-12
+    )
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of ``(n,)`` logits and labels 0 or 1."""
+def binary_cross_entropy(logits: Tensor, labels: Tensor, *, positive: Tensor | None = None) -> Tensor:
+    """Of ``(n,)`` logits and labels 0 or 1; ``positive`` is the weight of a sample whose label is 1."""
     logits, labels = _labelled(logits, labels)
-    return F.binary_cross_entropy_with_logits(logits, labels) if len(logits) else logits.sum()
+    return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=positive) if len(logits) else logits.sum()
 
 
 def _labelled(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

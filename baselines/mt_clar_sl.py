@@ -75,7 +75,7 @@ class HeadStage(Stage):
         }
         self.features = {"train": torch.from_numpy(previous.train), "validation": torch.from_numpy(previous.validation)}
         self.affect = {part: affect_labels(data) for part, data in parts.items()}
-        self.codes = {part: torch.tensor(data.codes(classes)) for part, data in parts.items()}
+        self.shares = {part: torch.tensor(data.distributions(classes)) for part, data in parts.items()} if classes else {}
 
     def module(self) -> Heads:
         width = self.features["train"].shape[1]
@@ -87,11 +87,11 @@ class HeadStage(Stage):
         )
 
     def batches(self, part: str, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        codes = self.codes[part].numpy()
-        rows = np.arange(len(codes))
+        rows = np.arange(len(self.features[part]))
         if self.balanced and part == "train" and "expression" in self.out:
-            rows = np.flatnonzero(codes >= 0)
-            _, kind, count = np.unique(codes[rows], return_inverse=True, return_counts=True)
+            shares = self.shares[part].numpy()
+            rows = np.flatnonzero(np.isfinite(shares).all(axis=1))
+            _, kind, count = np.unique(shares[rows].argmax(axis=1), return_inverse=True, return_counts=True)
             rows = rng.choice(rows, len(rows), p=1 / (count[kind] * len(count)))
         if len(rows):
             yield from np.array_split(rng.permutation(rows)[:, None], math.ceil(len(rows) / size))
@@ -107,5 +107,5 @@ class HeadStage(Stage):
             error = torch.stack([losses.squared_error(x, y) for x, y in columns]).sum()
             found["affect"] = share * error + (1 - share) * torch.stack([losses.disagreement(x, y) for x, y in columns]).mean()
         if "expression" in self.out:
-            found["expression"] = losses.cross_entropy(module["expression"](features), step.rows(self.codes[part]))
+            found["expression"] = losses.cross_entropy(module["expression"](features), step.rows(self.shares[part]))
         return found

@@ -1,9 +1,9 @@
-"""A plain supervised network: a backbone and a linear head a target. The default for recognising single images."""
+"""A plain supervised network: a backbone and a linear head a target, whatever the targets. The default for recognising single images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from baselines import backbones, losses
 from baselines import support as supports
-from baselines.pairs import AFFECT
 from harness.baseline import Baseline, Data, Previous, Query, Stage, Step
 from harness.errors import RequestError, did_you_mean
+from harness.task import kind_of
 
 CALIBRATIONS = ("offset", "none")
 CLASS_WEIGHTS = ("none", "balanced")
@@ -37,7 +37,7 @@ class MultiHead(nn.Module):
         self.heads = nn.ModuleDict({target: nn.Linear(dim, width) for target, width in heads.items()})
 
     def forward(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """Values of valence and arousal ``(b,)``, logits of action units ``(b,)`` and of expressions ``(b, classes)``, by target."""
+        """By target, values ``(b,)`` of affect and intensities, logits of action units ``(b,)`` and of expressions ``(b, classes)``."""
         hidden = self.dropout(F.relu(embeddings))
         raw = {target: head(hidden) for target, head in self.heads.items()}
         return {target: values if target == "expression" else values[:, 0] for target, values in raw.items()}
@@ -45,24 +45,32 @@ class MultiHead(nn.Module):
     def outputs(self, embeddings: Tensor) -> dict[str, Tensor]:
         """Predictions by target, see :class:`Supervised`."""
         found: dict[str, Tensor] = self(embeddings)
-        for target, raw in found.items():
-            if target not in AFFECT:
-                found[target] = raw.softmax(1) if target == "expression" else raw.sigmoid()
-        return found
+        return {target: _OUTPUT[kind_of(target)](raw) for target, raw in found.items()}
+
+
+_OUTPUT: dict[str, Callable[[Tensor], Tensor]] = {
+    "affect": lambda raw: raw,
+    "expression": lambda raw: raw.softmax(1),
+    "occurrence": torch.sigmoid,
+    "intensity": lambda raw: raw.clamp(0, 5),
+}
+"""What a head gives → what is predicted."""
 
 
 class SupervisedStage(Stage):
     """Training on single frames, with one loss a target, named after it; labels that are missing are left out.
 
-    Valence and arousal: a share of the mean squared error and the rest of 1 - CCC. Expression: cross-entropy. Action
-    units: binary cross-entropy.
+    Valence, arousal and intensities of action units: a share of the mean squared error and the rest of 1 - CCC. Expression:
+    cross-entropy, with the raters' votes where the samples have any. Action units: binary cross-entropy. A frame that is labelled for
+    some targets only teaches these.
 
     Args:
         backbone: See :func:`baselines.backbones.build`.
         dim: Of an embedding.
         dropout: Before the heads.
         smoothing: Of the expression labels.
-        class_weights: ``balanced`` weighs expressions by how rare they are, ``none`` does not.
+        class_weights: ``balanced`` weighs expressions by how rare they are, and frames that show an action unit by how rare it is (at
+            most tenfold); ``none`` does not.
         mse: Share of the mean squared error.
     """
 
@@ -86,14 +94,13 @@ class SupervisedStage(Stage):
         self.channels = train.frames.shape[3]
         self.widths = {target: len(classes) if target == "expression" else 1 for target in targets}
         self.labels = {
-            part: {target: torch.tensor(data.codes(classes) if target == "expression" else data.labels(target)) for target in targets}
+            part: {
+                target: torch.tensor(data.distributions(classes) if target == "expression" else data.labels(target)) for target in targets
+            }
             for part, data in (("train", train), ("validation", validation))
         }
-        self.weight = None
-        if self.class_weights == "balanced" and "expression" in targets:
-            codes = self.labels["train"]["expression"]
-            count = torch.bincount(codes[codes >= 0], minlength=len(classes))
-            self.weight = torch.where(count > 0, count.sum() / ((count > 0).sum() * count.clamp_min(1)), 0.0)
+        balanced = self.class_weights == "balanced"
+        self.weights = {target: _balanced(kind_of(target), labels) if balanced else None for target, labels in self.labels["train"].items()}
 
     def module(self) -> MultiHead:
         encoder = backbones.build(self.backbone, channels=self.channels, dim=self.dim)
@@ -114,19 +121,34 @@ class SupervisedStage(Stage):
         return embeddings
 
     def _loss(self, target: str, raw: Tensor, labels: Tensor) -> Tensor:
-        if target == "expression":
-            weight = None if self.weight is None else self.weight.to(raw.device)
+        kind, weight = kind_of(target), self.weights[target]
+        weight = None if weight is None else weight.to(raw.device)
+        if kind == "expression":
             return losses.cross_entropy(raw, labels, weight=weight, smoothing=self.smoothing)
-        if target in AFFECT:
-            return losses.regression(raw, labels, self.mse)
-        return losses.binary_cross_entropy(raw, labels)
+        if kind == "occurrence":
+            return losses.binary_cross_entropy(raw, labels, positive=weight)
+        return losses.regression(raw, labels, self.mse)
+
+
+_MOST = 10.0  # the weight of the rarest: beyond it a handful of frames would steer the net
+
+
+def _balanced(kind: str, labels: Tensor) -> Tensor | None:
+    """Weights by rarity: ``(classes,)`` of expressions, one for the presence of an action unit, none for what is measured."""
+    if kind == "expression":
+        count = labels.nan_to_num(0).sum(0)
+        return torch.where(count > 0, count.sum() / ((count > 0).sum() * count.clamp_min(1)), 0.0)
+    if kind == "occurrence":
+        present, absent = (labels == 1).sum(), (labels == 0).sum()
+        return (absent / present.clamp_min(1)).clamp(1 / _MOST, _MOST).float()
+    return None
 
 
 class Supervised(Baseline):
     """Predicts from embeddings by the heads that the last stage has learned.
 
-    The last stage's module has a method ``outputs``: ``(n, d)`` embeddings to predictions by target, ``(n,)`` of valence and
-    arousal, ``(n,)`` probabilities of action units, ``(n, classes)`` of expressions.
+    The last stage's module has a method ``outputs``: ``(n, d)`` embeddings to predictions by target, ``(n,)`` of valence, arousal and
+    intensities, ``(n,)`` probabilities of action units, ``(n, classes)`` of expressions.
 
     Args:
         calibrate: Where a clip has support frames, valence and arousal are moved by the mean error on them (``offset``,
@@ -142,8 +164,8 @@ class Supervised(Baseline):
     def predict(self, query: Query) -> dict[str, np.ndarray]:
         outputs = query.modules[-1].outputs(torch.from_numpy(query.embeddings).to(query.device))
         predicted = {target: outputs[target].double().cpu().numpy() for target in query.targets}
-        for target in AFFECT:
-            if target in predicted:
+        for target in query.targets:
+            if kind_of(target) == "affect":
                 given = supports.calibrated(query, target, predicted[target]) if self.calibrate == "offset" else predicted[target]
                 predicted[target] = np.clip(given, -1, 1)
         return predicted

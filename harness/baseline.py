@@ -44,6 +44,19 @@ class Data:
         places = {name: place for place, name in enumerate(classes)}
         return self.samples["expression"].cast(pl.String).replace_strict(places, default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy()
 
+    def distributions(self, classes: tuple[str, ...]) -> np.ndarray:
+        """``(n, classes)`` float32: how raters share out over ``classes``; nan where nobody chose one of them.
+
+        The shares of the votes where the samples have any (a task says whether they do), else all for the one expression.
+        """
+        if all(f"votes_{name}" in self.samples.columns for name in classes):
+            votes = self.samples.select(pl.col(f"votes_{name}").cast(pl.Float32).fill_null(0) for name in classes).to_numpy()
+        else:
+            votes = (self.codes(classes)[:, None] == np.arange(len(classes))).astype(np.float32)
+        total = votes.sum(axis=1, keepdims=True)
+        shares: np.ndarray = np.divide(votes, total, out=np.full_like(votes, np.nan), where=total > 0)
+        return shares
+
 
 class Step(Protocol):
     """One step of training as a stage sees it. Under several workers each holds a slice of the same global batch.
@@ -137,6 +150,7 @@ class Query:
         classes: The expressions to tell apart.
         train: Training samples of the split, with labels.
         modules: The fitted modules, one a stage, in eval mode, on ``device``.
+        part: What ``test`` is: ``test``, or ``validation`` where a threshold is chosen.
         embeddings: ``(n, d)`` float32 of ``test`` by the last stage's ``encode`` (or the baseline's own).
         train_embeddings: The same of ``train``.
     """
@@ -151,10 +165,11 @@ class Query:
     modules: tuple[Any, ...]
     device: Any
     encoder: Encoder
+    part: str = "test"
 
     @property
     def embeddings(self) -> np.ndarray:
-        return self.encoder(self.test, "test")
+        return self.encoder(self.test, self.part)
 
     @property
     def train_embeddings(self) -> np.ndarray:

@@ -111,7 +111,8 @@ def _gathered(
     sources = [
         identity.source_of(f"harness.{name}")
         for name in (
-            "statistics.units",
+            "metrics.units",
+            "statistics.Panel",
             "leaderboard.rank",
             "publish.report.write",
             "publish.page.page",

@@ -23,15 +23,15 @@ import polars as pl
 import torch
 
 from harness import frames as frame_cache
-from harness import identity, plan, provenance, snapshot, tracking, training
+from harness import identity, plan, provenance, snapshot, thresholds, tracking, training
 from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
 from harness.rescoring import guarded_score, now, scored
-from harness.samples import label_columns
+from harness.samples import label_columns, vote_columns
 from harness.store import Store, write_atomically
-from harness.task import Setting, Task
+from harness.task import Setting, Task, kind_of
 
 Report = Callable[[dict[str, float]], None]
 Train = Callable[[Job, StageSpec, Store, Report], None]
@@ -53,7 +53,7 @@ class Bench:
         config: Of the task.
         train, validation: With labels.
         test: Sorted by clip and frame, its label columns taken away.
-        targets: The test labels, for support frames and scoring; a baseline never sees this.
+        targets: The test labels (votes among them), for support frames and scoring; a baseline never sees this.
         proof: Of the guard.
     """
 
@@ -85,7 +85,7 @@ def lay_out(config: Config, folder: str, fold: int) -> Bench:
         order = rows[split.test].with_columns(place=pl.Series(split.test)).sort("clip", "frame", "sample")["place"].to_numpy()
         test, test_frames = part(order)
         hidden = {*label_columns(test), *task.info.targets}
-        targets = test.select("sample", *task.info.targets)
+        targets = test.select("sample", *task.info.targets, *vote_columns(test))
         while len(_benches) >= 4:  # a reused actor sees many folds; what is mapped is cheap, labels and tensors are not
             _benches.pop(next(iter(_benches)))
         train, validation = Data(*part(split.train)), Data(*part(split.validation))
@@ -249,24 +249,47 @@ class Ready:
         by_looks = setting.get("support", {}).get("selection") == "kmeans"
         thumbnails = self.thumbnails() if by_looks else np.zeros((test.height, 0), np.float32)
         support = bench.task.support(test, setting, thumbnails)
-        numeric = [target for target in bench.task.info.targets if target != "expression"]
-        labels = {target: bench.targets[target].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for target in numeric}
+        predicted = self._ask(bench.test, "test", support, bench.targets, setting)
+        if setting.get("threshold") == "validation":
+            predicted |= self._at_thresholds(predicted, setting)
+        columns = [*bench.targets.drop("sample").iter_columns(), *_columns(predicted, bench.task, test.height)]
+        return test.with_columns(support=pl.Series(support)).hstack(columns)
+
+    def _ask(self, data: Data, part: str, support: np.ndarray, labels: pl.DataFrame, setting: Setting) -> dict[str, np.ndarray]:
+        """What the baseline predicts of some samples without labels, given those of the support."""
+        task = self.bench.task
+        numeric = [target for target in task.info.targets if target != "expression"]
         query = Query(
-            test=bench.test,
+            test=data,
             support=support,
-            labels=labels,
+            labels={target: labels[target].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for target in numeric},
             setting=setting,
-            targets=bench.task.info.targets,
-            classes=bench.task.classes,
-            train=bench.train,
+            targets=task.info.targets,
+            classes=task.classes,
+            train=self.bench.train,
             modules=tuple(module for _, module in self.stages),
             device=self.device,
             encoder=self.encode,
+            part=part,
         )
         with torch.inference_mode():
-            predicted = self.baseline.predict(query)
-        columns = [*bench.targets.drop("sample").iter_columns(), *_columns(predicted, bench.task, test.height)]
-        return test.with_columns(support=pl.Series(support)).hstack(columns)
+            return self.baseline.predict(query)
+
+    def _at_thresholds(self, predicted: Mapping[str, np.ndarray], setting: Setting) -> dict[str, np.ndarray]:
+        """The probabilities of action units, moved so that 0.5 is the threshold that is best on the validation part.
+
+        Raises:
+            RequestError: There is no validation part.
+        """
+        labelled = self.bench.validation
+        if not labelled.samples.height:
+            remedy = "set task.validation to a share above 0"
+            raise RequestError("no validation part to choose thresholds on", where="evaluate.threshold", remedy=remedy)
+        hidden = Data(labelled.samples.drop({*label_columns(labelled.samples), *self.bench.task.info.targets}), labelled.frames)
+        nothing = np.zeros(labelled.samples.height, dtype=bool)
+        found = self._ask(hidden, "validation", nothing, labelled.samples, setting)
+        aus = [target for target in self.bench.task.info.targets if kind_of(target) == "occurrence"]
+        return {au: thresholds.moved(predicted[au], thresholds.best(labelled.labels(au), found[au])) for au in aus}
 
     def evaluate(self, evaluation: str, arm: str, setting: Setting) -> dict[str, Any]:
         """Predict, score and write one evaluation: predictions first, then the record that names them."""

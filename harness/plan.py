@@ -399,7 +399,7 @@ class _Builder:
         """The settings that differ for a baseline: canonical text, setting, and why it cannot be. The same for every fold and seed."""
         key = identity.canonical([node, baseline])
         if key not in self._asked:
-            reads = ("support", *(baseline.get("reads") or ()))
+            reads = ("support", "threshold", *(baseline.get("reads") or ()))
             distinct: dict[str, Setting] = {}
             for evaluate in self._settings:
                 setting = {name: value for name, value in task.setting(evaluate).items() if name in reads}

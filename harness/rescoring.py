@@ -14,6 +14,7 @@ import polars as pl
 
 from harness import config, identity, plan, provenance, splits
 from harness.errors import RequestError
+from harness.samples import vote_columns
 from harness.store import Store
 from harness.task import Score, Task
 
@@ -106,7 +107,8 @@ def guarded_score(task: Task, predictions: pl.DataFrame) -> Score:
     if task.scores_support:
         return task.score(predictions)
     free = pl.when(~pl.col("support"))
-    score = task.score(predictions.with_columns(free.then(pl.col(target)).alias(target) for target in task.info.targets))
+    labels = [*task.info.targets, *vote_columns(predictions)]
+    score = task.score(predictions.with_columns(free.then(pl.col(label)).alias(label) for label in labels))
     splits.guard_support(predictions, score.units)
     return score
 

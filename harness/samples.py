@@ -8,7 +8,7 @@ Behind the fixed columns of :data:`SCHEMA` stand the labels that come in familie
 
 * ``au12``: whether an action unit is there, 0 or 1;
 * ``au12_intensity``: how strong it is, 0..5 (FACS: A is 1, E is 5);
-* ``votes_happy``: how many raters chose an expression.
+* ``votes_happy``: how many raters chose an expression; ``votes_unknown`` and ``votes_no_face``: how many could not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ SCHEMA: dict[str, Any] = {
 }
 """The columns every samples frame has, in this order; families of labels follow (Float32)."""
 
-_FAMILIES = (r"au\d+", r"au\d+_intensity", rf"votes_({'|'.join(EXPRESSIONS)})")
+VOTED = (*EXPRESSIONS, "unknown", "no_face")
+"""What a rater may have chosen."""
+
+_FAMILIES = (r"au\d+", r"au\d+_intensity", rf"votes_({'|'.join(VOTED)})")
 _LABELS = ("valence", "arousal", "expression", "activity")
 
 PROBLEMS: dict[str, Any] = {
@@ -123,8 +126,8 @@ def intensity_columns(samples: pl.DataFrame) -> list[str]:
 
 
 def vote_columns(samples: pl.DataFrame) -> list[str]:
-    """The columns of votes for expressions, in the order of :data:`EXPRESSIONS`."""
-    return sorted(_family(samples, _FAMILIES[2]), key=lambda name: EXPRESSIONS.index(name.removeprefix("votes_")))
+    """The columns of votes, in the order of :data:`VOTED`."""
+    return sorted(_family(samples, _FAMILIES[2]), key=lambda name: VOTED.index(name.removeprefix("votes_")))
 
 
 def label_columns(samples: pl.DataFrame) -> list[str]:

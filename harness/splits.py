@@ -7,6 +7,7 @@ Which group goes where depends on the set of groups and the seed, not on the ord
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,16 +48,59 @@ def by_group(samples: pl.DataFrame, *, folds: int, group: str, seed: int, valida
     return splits
 
 
+def by_lists(samples: pl.DataFrame, lists: Sequence[Sequence[str]], *, group: str, seed: int, validation: float) -> list[Split]:
+    """Cross-validation by published lists: each list of groups is tested once, with all the others to train on.
+
+    Args:
+        samples: Columns ``sample``, ``clip`` and ``group``.
+        lists: The groups of each fold.
+        group: The column.
+        seed: Of the validation parts.
+        validation: Share of the training groups of each fold that validate instead, in [0, 1).
+
+    Raises:
+        RequestError: A group of the samples is in no list or in two, or a list has none of them.
+    """
+    fold_of: dict[str, int] = {}
+    for fold, names in enumerate(lists):
+        for name in names:
+            if fold_of.setdefault(str(name), fold) != fold:
+                raise RequestError(f"{group} {name!r} is in two folds", where="task.folds", remedy="each belongs to one")
+    own = samples[group].cast(pl.String)
+    strangers = own.filter(~own.is_in(list(fold_of))).unique().sort().to_list()
+    if strangers or own.null_count():
+        shown = ", ".join("null" if name is None else name for name in strangers[:3]) + (" …" if len(strangers) > 3 else "")
+        remedy = f"set task.folds={len(lists)} for folds by {group}, or give lists that name all"
+        raise RequestError(f"{group} {shown} is in none of the {len(lists)} published folds", where="task.folds", remedy=remedy)
+    part = own.replace_strict(fold_of, return_dtype=pl.Int64).to_numpy()
+    groups = _groups(samples, group, None)
+    splits = []
+    for fold, names in enumerate(lists):
+        test, rest = np.flatnonzero(part == fold), np.flatnonzero(part != fold)
+        if not len(test):
+            remedy = "add data, or set task.folds to a number"
+            raise RequestError(f"fold {fold} ({', '.join(map(str, names[:3]))} …) has no sample", where="task.root", remedy=remedy)
+        train, held_out = _hold_out(rest, groups[rest], validation, seed + fold)
+        splits.append(Split(f"fold{fold}", train, held_out, test))
+    return splits
+
+
 def check_settings(*, folds: Any, seed: Any, validation: Any, least_folds: int) -> None:
     """Refuse settings of a split that cannot be, before any data are read.
 
     Raises:
-        RequestError: ``folds`` is no whole number from ``least_folds`` on, ``seed`` none from 0 on, or ``validation`` no share in [0, 1).
+        RequestError: ``folds`` is no whole number from ``least_folds`` on and no list of two or more lists, ``seed`` no whole number from 0
+            on, or ``validation`` no share in [0, 1) and no official part.
     """
-    for name, value, least in (("folds", folds, least_folds), ("seed", seed, 0)):
+    listed = isinstance(folds, Sequence) and not isinstance(folds, str)
+    if listed and (len(folds) < 2 or not all(isinstance(names, Sequence) and not isinstance(names, str) and names for names in folds)):
+        raise RequestError("folds are no lists", where="task.folds", remedy="give a number, or two or more lists of groups")
+    for name, value, least in (("folds", least_folds if listed else folds, least_folds), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise RequestError(f"{name} is {value!r}", where=f"task.{name}", remedy=f"give a whole number from {least} on")
-    if not isinstance(validation, int | float) or not 0 <= validation < 1:
+    if validation in PARTS and folds != 1:
+        raise RequestError(f"validation is {validation!r}", where="task.validation", remedy="folds have no official part: give a share")
+    if validation not in PARTS and (isinstance(validation, str) or not isinstance(validation, int | float) or not 0 <= validation < 1):
         raise RequestError(f"validation is {validation!r}", where="task.validation", remedy="give a share from 0 to below 1")
 
 
@@ -65,18 +109,18 @@ def official(
     *,
     train: str = "train",
     test: str = "validation",
-    validation: float,
+    validation: float | str,
     seed: int,
     group: str = "subject",
     digests: np.ndarray | None = None,
 ) -> Split:
-    """The dataset's own split, with a validation part carved out of its training part.
+    """The dataset's own split, with a validation part of its own or one carved out of its training part.
 
     Args:
         samples: Columns ``sample``, ``clip``, ``split`` and ``group``.
         train: Name of the official part to train on.
         test: Name of the official part to test on (for datasets that keep their test labels, the validation part).
-        validation: Share of the training groups that validate instead, in [0, 1).
+        validation: Share of the training groups that validate instead, in [0, 1), or the name of the official part that does.
         seed: Of the validation part.
         group: The column whose values stay together.
         digests: As ``Frames.digests``; identical images stay together too.
@@ -85,11 +129,17 @@ def official(
         RequestError: The dataset has no such part, or the share is out of range.
     """
     parts = samples["split"]
-    for name in (train, test):
+    own = isinstance(validation, str)
+    if own and validation in (train, test):
+        remedy = "give another part, or a share of the training part"
+        raise RequestError(f"validation is the {validation} part, which is used already", where="task.validation", remedy=remedy)
+    for name in (train, test, *([validation] if own else [])):
         if not (parts == name).any():
             there = ", ".join(parts.drop_nulls().unique().sort()) or "none"
             raise RequestError(f"the samples have no official part {name!r}", remedy=f"the parts are: {there}; check the dataset's folder")
     rest = np.flatnonzero(parts == train)
+    if isinstance(validation, str):
+        return Split("official", rest, np.flatnonzero(parts == validation), np.flatnonzero(parts == test))
     groups = _groups(samples[rest], group, None if digests is None else digests[rest])
     fit, held_out = _hold_out(rest, groups, validation, seed)
     return Split("official", fit, held_out, np.flatnonzero(parts == test))
@@ -163,7 +213,7 @@ def guard_support(predictions: pl.DataFrame, units: pl.DataFrame) -> None:
 
     Args:
         predictions: Columns ``subject``, ``clip`` and ``support``.
-        units: What was scored, one row a subject and clip: ``frames`` of ``statistics.units``.
+        units: What was scored, one row a subject and clip: ``frames`` of ``metrics.units``.
 
     Raises:
         RequestError: A clip has too many.

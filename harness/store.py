@@ -217,7 +217,7 @@ class Store:
         return pl.concat([loose, *packed]).unique("evaluation", keep="first").sort("evaluation")
 
     def units(self, evaluations: Iterable[str]) -> pl.DataFrame:
-        """Additive sums of some evaluations: ``statistics.units`` of each, with its ``evaluation``."""
+        """Additive sums of some evaluations: ``metrics.units`` of each, with its ``evaluation``."""
         wanted = sorted(set(evaluations))
         loose = [_sums(name, units) for name, (_, units) in self._loose(wanted).items()]
         packed = [pl.scan_parquet(path).filter(pl.col("evaluation").is_in(wanted)).collect() for path in self._packs("units")]

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from harness.errors import RequestError, did_you_mean
+
 Setting = dict[str, Any]
 """One choice of everything under the config key ``evaluate``: applied after fitting, no part of a fit's identity."""
+
+
+def kind_of(target: str) -> str:
+    """What a target is: ``affect``, ``expression``, ``occurrence`` (of an action unit) or ``intensity`` (of one).
+
+    Raises:
+        RequestError: It is none of them.
+
+    >>> [kind_of(target) for target in ("valence", "expression", "au12", "au12_intensity")]
+    ['affect', 'expression', 'occurrence', 'intensity']
+    """
+    if target in ("valence", "arousal"):
+        return "affect"
+    if target == "expression":
+        return target
+    found = re.fullmatch(r"au\d+(_intensity)?", target)
+    if found is None:
+        remedy = did_you_mean(target, ("valence", "arousal", "expression", "au12", "au12_intensity"))
+        raise RequestError(f"unknown target {target!r}", where="task.targets", remedy=remedy)
+    return "intensity" if found[1] else "occurrence"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +47,13 @@ class TaskInfo:
         version: Raised whenever the same predictions would score differently.
         dataset: Name of the dataset.
         protocol: Id of the label protocol; results of different protocols never share a table.
-        targets: What is predicted: ``valence``, ``arousal``, ``expression``, ``au12`` …
+        targets: What is predicted: ``valence``, ``arousal``, ``expression``, ``au12``, ``au12_intensity`` …
         group: The column whose values must not stand on both sides of a split.
         primary: The metric a leaderboard ranks by, also called ``score``.
         higher_is_better: Its direction.
         licence, citation: Of the data.
         note: What every table says about this protocol, where it departs from good practice on purpose.
+        parts: Metrics that are shown beside the score, in a table of their own.
     """
 
     name: str
@@ -42,6 +67,7 @@ class TaskInfo:
     licence: str = ""
     citation: str = ""
     note: str = ""
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +86,7 @@ class Score:
 
     Attributes:
         metrics: Every metric of the task by name, the primary one under its own name; undefined ones are nan.
-        units: One row a subject and clip with its additive sums (``statistics.units``), from which every pooled metric,
+        units: One row a subject and clip with its additive sums (``metrics.units``), from which every pooled metric,
             every interval and every paired test is computed again without the predictions.
     """
 
@@ -117,3 +143,20 @@ class Task(ABC):
     @abstractmethod
     def score(self, predictions: pl.DataFrame) -> Score:
         """Metrics of one predictions file; reads nothing else."""
+
+    def submission(self, predictions: pl.DataFrame, order: Path | None = None) -> dict[str, str]:
+        """The predictions in the format of the challenge that this task is of.
+
+        Args:
+            predictions: Of one evaluation.
+            order: A file of the challenge that says which rows are wanted, in which order.
+
+        Returns:
+            File name → text.
+
+        Raises:
+            RequestError: The task is of no challenge, or a row that is wanted cannot be filled.
+        """
+        raise RequestError(
+            f"{self.info.name} is of no challenge", remedy="its predictions are Parquet files: see `harness list evaluations`"
+        )

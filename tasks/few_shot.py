@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from harness import splits, statistics
+from harness import metrics, splits
 from harness.errors import RequestError, did_you_mean
 from harness.task import Score, Setting, Split, Task, TaskInfo
 
@@ -141,9 +141,9 @@ class FewShotVideo(Task):
         scored = predictions if self.scores_support else predictions.filter(~pl.col("support"))
         if scored.is_empty():
             raise RequestError(f"{self.info.name}: no frame is left to score", remedy="every frame of the predictions is a support frame")
-        units = statistics.units(scored, targets=self.info.targets)
+        units = metrics.units(scored, targets=self.info.targets)
         counts = {"frames_scored": float(scored.height), "labels_used": float(predictions["support"].sum())}
-        return Score(statistics.metrics(units) | counts, units)
+        return Score(metrics.metrics(units) | counts, units)
 
 
 def _chosen(support: Mapping[str, Any], clip: str, length: int, thumbnails: np.ndarray) -> np.ndarray:

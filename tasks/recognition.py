@@ -1,4 +1,4 @@
-"""Recognition: each image or frame on its own, with no labelled frame of the same clip; expression, valence and arousal."""
+"""Recognition: each image on its own, with no labelled frame of the same clip: affect, expressions, action units, or all of them."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from typing import Any
 
 import polars as pl
 
-from harness import splits, statistics
+from harness import identity, metrics, splits, thresholds
+from harness.config import instantiate
 from harness.errors import RequestError, did_you_mean
-from harness.samples import EXPRESSIONS
-from harness.task import Score, Setting, Split, Task, TaskInfo
+from harness.samples import EXPRESSIONS, label_columns
+from harness.task import Score, Setting, Split, Task, TaskInfo, kind_of
+from tasks.labels import Rule, Votes
 
-_METRICS = {"expression": ("accuracy_expression", "f1_expression"), "valence": ("ccc_valence",), "arousal": ("ccc_arousal",)}
+Folds = int | Sequence[Sequence[str]]
 
 
 class Recognition(Task):
-    """Expression, valence or arousal of single images, on the dataset's official split or on folds by group.
+    """Valence, arousal, expression, presence or intensity of action units of single images, on the official split or on folds by group.
 
     Args:
-        name, version, protocol: As in the task's YAML. What changes which numbers compare is appended to the protocol's
-            id: the classes told apart, and the folds where there are any.
+        name, version, protocol: As in the task's YAML. What changes which numbers compare is appended to the protocol's id: the classes
+            told apart, the rules that labels went through, and the folds where there are any.
         dataset: The dataset's YAML: ``name``, and where known ``licence`` and ``citation``.
-        targets: Of ``expression``, ``valence``, ``arousal``.
-        primary: The metric a leaderboard ranks by: ``accuracy_expression``, ``f1_expression``, ``ccc`` …
+        targets: Of ``valence``, ``arousal``, ``expression``, ``au12`` …, ``au12_intensity`` …
+        primary: The metric a leaderboard ranks by: ``accuracy_expression``, ``f1_au``, ``ccc``, ``p_mtl`` … (``harness.metrics``).
+        labels: Name → a rule of ``tasks.labels``, applied in this order.
         classes: How many expressions of AffectNet's order (7: without contempt; 8), or which. Images of other classes
             have no expression here. Classes that the data at hand lack are never the answer and cost nothing.
-        folds: 1 is the official split; more are folds by group.
+        folds: 1 is the official split; more are folds by group; lists of groups are those published, each tested once.
         test: The official part that is tested on: ``validation`` where, as for AffectNet, the test part is not public.
         seed: Of the folds and of the validation part.
-        validation: Share of the training part kept for validation, in [0, 1). It is never the official validation
-            part, which would select on what is tested.
+        validation: Share of the training part kept for validation, in [0, 1), or the official part that is for it. It is never the
+            official part that is tested on, which would select on what is tested.
         group: The column whose values stay on one side of a split.
         duplicates: What the guard does with identical images on both sides: ``refuse``, or ``drop`` them from training.
         note: Printed with every table.
@@ -45,73 +48,116 @@ class Recognition(Task):
         dataset: Mapping[str, Any],
         targets: Sequence[str],
         primary: str,
+        labels: Mapping[str, Any] | None = None,
         classes: int | Sequence[str] = 8,
-        folds: int = 1,
+        folds: Folds = 1,
         test: str = "validation",
         seed: int = 0,
-        validation: float = 0.15,
+        validation: float | str = 0.15,
         group: str = "clip",
         duplicates: str = "drop",
         note: str = "",
     ) -> None:
-        for target in targets:
-            if target not in _METRICS:
-                raise RequestError(f"unknown target {target!r}", where="task.targets", remedy=did_you_mean(target, _METRICS))
-        metrics = [metric for target in targets for metric in _METRICS[target]] + ["ccc"] * ({"valence", "arousal"} <= {*targets})
-        if primary not in metrics:
-            raise RequestError(f"no metric {primary!r} for these targets", where="task.primary", remedy=did_you_mean(primary, metrics))
+        kinds = [kind_of(target) for target in targets]
+        splits.check_settings(folds=folds, seed=seed, validation=validation, least_folds=1)
+        self.rules: list[Rule] = [instantiate(rule) for rule in (labels or {}).values() if rule]
+        self.votes = any(isinstance(rule, Votes) for rule in self.rules)
         if "expression" in targets:
             self.classes = _vocabulary(classes)
-            known = self.classes == EXPRESSIONS[: len(self.classes)]
-            protocol += f"-{len(self.classes)}-classes" if known else f"-{'-'.join(self.classes)}"
-        if folds > 1:
-            protocol += f"-{folds}-folds-seed-{seed}"
-        splits.check_settings(folds=folds, seed=seed, validation=validation, least_folds=1)
+            usual = self.classes == EXPRESSIONS[: len(self.classes)]
+            protocol += f"-{len(self.classes)}-classes" if usual else f"-{'-'.join(self.classes)}"
+        metric_names = [metric for metric in metrics.names_for(targets, self.classes, votes=self.votes) if not metric.endswith("_per_clip")]
+        if primary not in metric_names:
+            remedy = did_you_mean(primary, metric_names)
+            raise RequestError(f"no metric {primary!r} for these targets", where="task.primary", remedy=remedy)
+        self.folds = folds if isinstance(folds, int) else len(folds)
+        self.lists = None if isinstance(folds, int) else [[str(name) for name in names] for names in folds]
         self.info = TaskInfo(
             name=name,
             version=version,
             dataset=str(dataset["name"]),
-            protocol=protocol,
+            protocol="-".join([protocol, *(rule.id for rule in self.rules), *self._folds_id(seed)]),
             targets=tuple(targets),
             group=group,
             primary=primary,
+            higher_is_better=metrics.higher_is_better(primary),
             licence=str(dataset.get("licence", "")),
             citation=str(dataset.get("citation", "")),
             note=note,
+            parts=_parts(targets, self.classes, primary, votes=self.votes),
         )
-        self.folds = folds
         self.test = test
         self.seed = seed
         self.validation = validation
         self.duplicates = duplicates
+        self.detects = "occurrence" in kinds
 
     def select(self, samples: pl.DataFrame) -> pl.DataFrame:
-        """The images with a target, sorted by clip and frame; an expression that is not told apart here is null."""
+        """The images with a target, sorted by clip and frame; an expression that is not told apart here is null.
+
+        Where the official part to test on has no label of any kind, its images are there all the same, to be predicted.
+        """
+        for rule in self.rules:
+            samples = rule(samples)
+        missing = [target for target in self.info.targets if target not in samples.columns]
+        if missing:
+            raise RequestError(f"the samples have no {', '.join(missing)}", where="task.targets", remedy="check the dataset's folder")
         if self.classes:
             samples = samples.with_columns(pl.when(pl.col("expression").is_in(self.classes)).then("expression"))
-        return super().select(samples).sort("clip", "frame", "sample")
+        labelled = pl.any_horizontal(pl.col(*self._labels(samples)).is_not_null())
+        if self.folds == 1:
+            tested = (pl.col("split") == self.test).fill_null(False)
+            known = pl.any_horizontal(pl.col(set(label_columns(samples)) - {"activity"}).is_not_null())
+            labelled = labelled | (tested & ~(known & tested).any())
+        return samples.filter(labelled).sort("clip", "frame", "sample")
 
     def split(self, samples: pl.DataFrame, fold: int) -> Split:
-        """The official split, or one of the folds by group."""
-        if self.folds > 1:
-            return splits.by_group(samples, folds=self.folds, group=self.info.group, seed=self.seed, validation=self.validation)[fold]
-        return splits.official(samples, test=self.test, validation=self.validation, seed=self.seed, group=self.info.group)
+        """The official split, one of the published folds, or one of the folds by group."""
+        group, seed = self.info.group, self.seed
+        if self.folds == 1:
+            return splits.official(samples, test=self.test, validation=self.validation, seed=seed, group=group)
+        share = float(self.validation)
+        if self.lists is not None:
+            return splits.by_lists(samples, self.lists, group=group, seed=seed, validation=share)[fold]
+        return splits.by_group(samples, folds=self.folds, group=group, seed=seed, validation=share)[fold]
 
     def setting(self, evaluate: Mapping[str, Any]) -> Setting:
-        """Nothing can be set: the only ``support.size`` is 0."""
+        """``threshold``, where action units are detected: 0.5, or ``validation``; the only ``support.size`` is 0.
+
+        >>> task = Recognition(name="t", version=1, protocol="p", dataset={"name": "d"}, targets=["au1"], primary="f1_au")
+        >>> task.setting({"threshold": "validation"}), task.setting({"threshold": 0.5, "support": {"size": 0}})
+        ({'threshold': 'validation'}, {})
+        """
         support = evaluate.get("support", {})
-        if set(evaluate) - {"support"} or not isinstance(support, Mapping) or set(support) - {"size"} or str(support.get("size", 0)) != "0":
+        known = {"support", "threshold"} if self.detects else {"support"}
+        if set(evaluate) - known or not isinstance(support, Mapping) or set(support) - {"size"} or str(support.get("size", 0)) != "0":
+            more = " and threshold" if self.detects else ""
             raise RequestError(
                 f"{self.info.name} has no support frames, so evaluate cannot be {dict(evaluate)}",
                 where="evaluate",
-                remedy="set nothing but support.size=0",
+                remedy=f"set nothing but support.size=0{more}",
             )
-        return {}
+        chosen = str(evaluate.get("threshold", 0.5))
+        if chosen not in thresholds.CHOICES:
+            remedy = did_you_mean(chosen, thresholds.CHOICES)
+            raise RequestError(f"no threshold {chosen!r}", where="evaluate.threshold", remedy=remedy)
+        return {} if chosen == "0.5" else {"threshold": chosen}
 
     def score(self, predictions: pl.DataFrame) -> Score:
-        """Accuracy and F1 of the expression; RMSE, PCC, CCC and SAGR of valence and arousal; beside them ``frames_scored``."""
-        units = statistics.units(predictions, targets=self.info.targets, classes=self.classes)
-        return Score(statistics.metrics(units) | {"frames_scored": float(predictions.height)}, units)
+        """Every metric of the targets (``harness.metrics``), and ``frames_scored``: how many frames have a label."""
+        units = metrics.units(predictions, targets=self.info.targets, classes=self.classes)
+        scored = predictions.filter(pl.any_horizontal(pl.col(*self._labels(predictions)).is_not_null()))
+        counts = {"frames_scored": float(scored.height)}
+        return Score(metrics.metrics(units) | metrics.auc(predictions, self.info.targets) | counts, units)
+
+    def _labels(self, frame: pl.DataFrame) -> list[str]:
+        voted = [f"votes_{name}" for name in self.classes if self.votes and f"votes_{name}" in frame.columns]
+        return [*self.info.targets, *voted]
+
+    def _folds_id(self, seed: int) -> list[str]:
+        if self.lists is not None:
+            return [f"{self.folds}-published-folds-{identity.address(self.lists)[:6]}"]
+        return [f"{self.folds}-folds-seed-{seed}"] if self.folds > 1 else []
 
 
 def _vocabulary(classes: int | Sequence[str]) -> tuple[str, ...]:
@@ -123,3 +169,21 @@ def _vocabulary(classes: int | Sequence[str]) -> tuple[str, ...]:
         if name not in EXPRESSIONS:
             raise RequestError(f"unknown expression {name!r}", where="task.classes", remedy=did_you_mean(name, EXPRESSIONS))
     return tuple(classes)
+
+
+def _parts(targets: Sequence[str], classes: Sequence[str], primary: str, *, votes: bool) -> tuple[str, ...]:
+    """The metrics that stand beside the score: what it is the mean of, and the others of its field."""
+    kinds = {
+        kind: [target for target in targets if kind_of(target) == kind] for kind in ("affect", "expression", "occurrence", "intensity")
+    }
+    if primary == "p_mtl":  # three fields at once: their means only
+        return "ccc", "f1_expression", "f1_au", "ccc_valence", "ccc_arousal", "accuracy_expression", "auc_au"
+    shown = [f"{kind}_{target}" for kind in ("ccc", "pcc", "rmse", "sagr") for target in kinds["affect"]]
+    if kinds["expression"]:
+        shown += ["accuracy_expression", "f1_expression", "recall_expression", *(f"f1_{name}" for name in classes)]
+        shown += ["agreement_expression", "kl_expression"] if votes else []
+    if kinds["occurrence"]:
+        shown += [*(f"f1_{au}" for au in kinds["occurrence"]), "f1_au", "auc_au"]
+    if kinds["intensity"]:
+        shown += [*(f"icc_{target.removesuffix('_intensity')}" for target in kinds["intensity"]), "icc_au", "mse_au", "mae_au"]
+    return tuple(metric for metric in shown if metric != primary)

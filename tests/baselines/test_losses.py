@@ -51,8 +51,26 @@ def test_what_is_not_labelled_has_no_part_in_a_loss() -> None:
     assert losses.regression(x, holes, 0.3).item() == pytest.approx(losses.regression(x[known], y[known], 0.3).item())
     bits = (holes > 0).float().where(known, NAN)
     assert losses.binary_cross_entropy(x, bits).item() == pytest.approx(F.binary_cross_entropy_with_logits(x[known], bits[known]).item())
-    logits, codes = torch.randn(4, 3), torch.tensor([-1, 2, 0, -1])
-    assert losses.cross_entropy(logits, codes).item() == pytest.approx(F.cross_entropy(logits[1:3], codes[1:3]).item())
+    logits, codes = torch.randn(4, 3), torch.tensor([0, 2, 0, 0])
+    shares = F.one_hot(codes, 3).float()
+    shares[[0, 3]] = NAN
+    for weight in (None, torch.tensor([0.2, 3.0, 1.5])):
+        want = F.cross_entropy(logits[1:3], codes[1:3], weight=weight, label_smoothing=0.1 if weight is None else 0)
+        found = losses.cross_entropy(logits, shares, weight=weight, smoothing=0.1 if weight is None else 0)
+        assert found.item() == pytest.approx(want.item())
+
+
+def test_votes_are_learned_as_they_are_shared_out() -> None:
+    votes = torch.tensor([[0.7, 0.3, 0.0], [0.2, 0.2, 0.6]])
+    logits = votes.clamp_min(1e-6).log().requires_grad_()
+    losses.cross_entropy(logits, votes).backward()
+    assert logits.grad.abs().max() < 1e-5, "the shares themselves are the best prediction"
+
+
+def test_a_rare_presence_can_weigh_more() -> None:
+    x, y = torch.tensor([0.0, 0.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0, 0.0])
+    even = losses.binary_cross_entropy(x, y).item()
+    assert losses.binary_cross_entropy(x, y, positive=torch.tensor(3.0)).item() == pytest.approx(even * 6 / 4)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +86,7 @@ def test_a_batch_without_labels_has_a_loss_and_a_gradient_of_0(loss: object) -> 
 
 def test_a_batch_without_expressions_has_a_loss_and_a_gradient_of_0() -> None:
     x = torch.randn(4, 3, requires_grad=True)
-    value = losses.cross_entropy(x, torch.full((4,), -1), smoothing=0.1)
+    value = losses.cross_entropy(x, torch.full((4, 3), NAN), smoothing=0.1)
     value.backward()
     assert value.item() == 0.0
     assert (x.grad == 0).all()

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness import statistics
+from harness import metrics
 from harness.errors import RequestError
 from harness.leaderboard import ORACLE, SAME, efficiency, leaderboard
 
@@ -34,12 +34,12 @@ def world(
                         {"clip": clip.astype(str), "subject": (clip // 2).astype(str), "valence": y[:, 0], "arousal": y[:, 1]}
                     )
                     frame = frame.with_columns(valence_pred=p[:, 0], arousal_pred=p[:, 1])
-                    sums = statistics.units(frame, targets=("valence", "arousal"))
+                    sums = metrics.units(frame, targets=("valence", "arousal"))
                     units.append(sums.with_columns(evaluation=pl.lit(name)))
                     known = {"support.size": size, "support.selection": "uniform", "anchor": anchor, "fold": fold, "seed": seed}
                     known |= {"evaluation": name, "arm": arm, "baseline": arm, "baseline_version": 1, "control": False, "selection": "last"}
                     known |= {"task": "t", "task_version": 1, "protocol": "p", "dataset": "d", "data": "f", "synthetic": True}
-                    known |= {"score": statistics.metrics(sums)["ccc"], "labels_used": clips * int(size or 0), "n_samples": 10 * clips}
+                    known |= {"score": metrics.metrics(sums)["ccc"], "labels_used": clips * int(size or 0), "n_samples": 10 * clips}
                     records.append(known | {"n_clips": clips, "n_subjects": clips // 2} | facts)
     return pl.DataFrame(records, infer_schema_length=None), pl.concat(units)
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_told_from_the_leader_is_marked() -> None:
 
 def test_lower_is_better_turns_the_table_and_the_sign_of_the_gain() -> None:
     records, units = world(ARMS)
-    rmse = pl.Series([statistics.metrics(units.filter(pl.col("evaluation") == name))["rmse"] for name in records["evaluation"]])
+    rmse = pl.Series([metrics.metrics(units.filter(pl.col("evaluation") == name))["rmse"] for name in records["evaluation"]])
     table = leaderboard(records.with_columns(score=rmse), units, primary="rmse", settings=SETTINGS, higher_is_better=False, draws=200)
     assert table["arm"].to_list() == ["good", "fair", "last", "mean"]
     assert row(table, "good")["gain"] == pytest.approx(row(table, "last")["score"] - row(table, "good")["score"])

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness import statistics
+from harness import metrics, statistics
 
 TARGETS = ("valence", "arousal")
 METRICS = [f"{kind}_{target}" for kind in ("ccc", "pcc", "rmse", "sagr") for target in TARGETS]
@@ -55,7 +55,7 @@ def test_intervals_of_eight_metrics_from_predictions(benchmark: Any, predictions
 
     def intervals() -> dict[str, statistics.Interval]:
         statistics.bootstrap.cache_clear()
-        panel = statistics.Panel(statistics.units(predictions, targets=TARGETS, by=BY), draws=DRAWS)
+        panel = statistics.Panel(metrics.units(predictions, targets=TARGETS, by=BY), draws=DRAWS)
         return panel.intervals(["a"], METRICS)
 
     assert len(benchmark.pedantic(intervals, rounds=5, warmup_rounds=1)) == 8
@@ -65,7 +65,7 @@ def test_intervals_of_eight_metrics_from_predictions(benchmark: Any, predictions
 
 def test_intervals_of_a_further_row_of_the_table(benchmark: Any, predictions: pl.DataFrame) -> None:
     """The units are in the store and the draws are shared by all rows."""
-    units = statistics.units(predictions, targets=TARGETS, by=BY)
+    units = metrics.units(predictions, targets=TARGETS, by=BY)
 
     def intervals() -> dict[str, statistics.Interval]:
         return statistics.Panel(units, draws=DRAWS).intervals(["a"], METRICS)

@@ -149,7 +149,7 @@ class TestRequests:
                 {"primary": "acuracy_expression"},
                 "no metric 'acuracy_expression' for these targets (task.primary); did you mean 'accuracy_expression'?",
             ),
-            ({"targets": ["valence"], "primary": "ccc"}, "no metric 'ccc' for these targets (task.primary); choose from: ccc_valence"),
+            ({"targets": ["valence"], "primary": "ccc"}, "no metric 'ccc' for these targets (task.primary); choose from: ccc_valence, pcc_valence, rmse_valence, sagr_nonzero_valence, sagr_valence"),
             ({"classes": 5}, "5 classes (task.classes); give 7 or 8, in AffectNet's order, or a list of names"),
             ({"classes": ["neutral", "hapy"]}, "unknown expression 'hapy' (task.classes); did you mean 'happy'?"),
         ],
