@@ -219,6 +219,17 @@ class World:
             rng=rng,
         )
 
+    def opinions(self, footage: Footage) -> np.ndarray:
+        """How raters would divide over what some footage of this world shows.
+
+        Returns:
+            ``(n, 8)``, rows that sum to 1: the chance of each expression up to contempt. The footage's own was drawn from the same.
+        """
+        shown = shown_emotions(footage.aus, self.rest[footage.subject])
+        scores = _SHARPNESS * np.column_stack([np.full(len(shown), _NEUTRAL), shown])
+        weights = np.exp(scores - scores.max(1, keepdims=True))
+        return np.asarray(weights / weights.sum(1, keepdims=True))
+
     def _footage(
         self,
         *,
