@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,14 @@ import polars as pl
 
 from harness import identity, leaderboard, tracking
 from harness.config import instantiate
+from harness.metrics import higher_is_better
 from harness.publish.report import Board, Extra
 from harness.store import Store, write_atomically
 from harness.sweep import Prepared, records
+from harness.task import TaskInfo
+
+PARTS = "the score in parts"
+"""The table of what stands beside the score; its columns are metrics (``harness.metrics``)."""
 
 REPLICATES = ("fold", "seed", "support.draw")
 
@@ -58,7 +64,7 @@ def gather(prepared: Prepared) -> list[Gathered]:
             },
         }
         folder = prepared.output / "sweeps" / prepared.sweep.name / (task.info.name if len(found.unique(leaderboard.SAME)) > 1 else "")
-        out.append(_gathered(part, prepared, title, task.info.primary, task.info.higher_is_better, notes, facts, folder))
+        out.append(_gathered(part, prepared, title, task.info, notes, facts, folder))
     return out
 
 
@@ -69,27 +75,30 @@ def of_task(store: Store, name: str) -> list[Board]:
     found = flatten(store.records().filter(task=name))
     boards = []
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
-        table = rank(part, store.units(part["evaluation"]), primary=part["primary"][0])
-        boards.append(
-            Board(f"{name} v{part['task_version'][0]}", table, part["primary"][0], tuple(_protocol(part, part["protocol"][0], "")), {})
-        )
+        primary = part["primary"][0]
+        table = rank(part, store.units(part["evaluation"]), primary=primary, higher_is_better=higher_is_better(primary))
+        boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, tuple(_protocol(part, part["protocol"][0], "")), {}))
     return boards
 
 
 def rank(part: pl.DataFrame, units: pl.DataFrame, *, primary: str, higher_is_better: bool = True) -> pl.DataFrame:
     """The leaderboard of records that may share a table, ranked inside each support."""
-    known = set(leaderboard.SAME) | {"setting"}
-    settings = [name for name in part.columns if name not in known and name not in REPLICATES and name in _setting_columns(part)]
+    settings = _settings(part)
     within = [name for name in settings if name.startswith("support.")]
     return leaderboard.leaderboard(
         part, units, primary=primary, settings=settings, within=within, over=REPLICATES, higher_is_better=higher_is_better
     )
 
 
-def _setting_columns(part: pl.DataFrame) -> set[str]:
+def _settings(part: pl.DataFrame) -> list[str]:
+    """The columns that tell apart the rows of one arm."""
     from harness.store import RECORD
 
-    return set(part.columns) - set(RECORD)
+    return [name for name in part.columns if name not in RECORD and name not in REPLICATES]
+
+
+def _short(column: str) -> str:
+    return column.rsplit(".", 1)[-1]
 
 
 def _protocol(part: pl.DataFrame, protocol: str, note: str) -> Sequence[str]:
@@ -101,8 +110,7 @@ def _gathered(
     part: pl.DataFrame,
     prepared: Prepared,
     title: str,
-    primary: str,
-    higher_is_better: bool,
+    info: TaskInfo,
     notes: tuple[str, ...],
     facts: Mapping[str, Any],
     folder: Path,
@@ -120,28 +128,33 @@ def _gathered(
             "publish.curve.label_efficiency",
         )
     ]
-    key = identity.address([part.select("evaluation", "arm", "written").rows(), [s and s[1] for s in sources], title, notes, facts, report])
+    rows = part.select("evaluation", "arm", "written").rows()
+    key = identity.address([rows, [s and s[1] for s in sources], title, notes, facts, report, info.parts])
     kept = folder / "kept.json"
     try:
         known = json.loads(kept.read_text(encoding="utf-8"))
         if known["key"] == key and all((folder / name).is_file() for name in known["files"]):
             table = pl.read_parquet(folder / "table.parquet")
             extra = Extra({name: pl.read_parquet(folder / file) for name, file in known["tables"].items()}, {}, tuple(known["notes"]))
-            return Gathered(Board(title, table, primary, notes, facts), extra, tuple(folder / name for name in known["files"]))
+            return Gathered(Board(title, table, info.primary, notes, facts), extra, tuple(folder / name for name in known["files"]))
     except (OSError, ValueError, KeyError):
         pass
     from harness.publish import report as reports
 
-    table = rank(part, prepared.store.units(part["evaluation"]), primary=primary, higher_is_better=higher_is_better)
-    board = Board(title, table, primary, notes, facts)
+    units = prepared.store.units(part["evaluation"])
+    table = rank(part, units, primary=info.primary, higher_is_better=info.higher_is_better)
+    board = Board(title, table, info.primary, notes, facts)
     extra = instantiate(report, board=board) if report else Extra({}, {})
+    if info.parts:
+        shown = leaderboard.parts(part, table, info.parts, settings=_settings(part))
+        extra = dataclasses.replace(extra, tables={**extra.tables, PARTS: shown.rename(_short)})
     files = reports.write(board, extra, folder)
     tables = {}
     for name, frame in extra.tables.items():
         tables[name] = f"{name.replace(' ', '_')}.parquet"
         frame.write_parquet(folder / tables[name])
-    shown = [path.name for path in files]
-    write_atomically(kept, json.dumps({"key": key, "files": shown, "tables": tables, "notes": extra.notes}).encode())
+    names = [path.name for path in files]
+    write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes}).encode())
     mirror = tracking.open_run(
         prepared.config["tracker"],
         prepared.output,

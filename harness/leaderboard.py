@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,7 +52,8 @@ def leaderboard(
         * ``arm``, the settings, baseline, version, ``control``, ``selection`` rule;
         * ``score``: mean over folds of the mean over a fold's records (the plain mean where every fold has as many), with ``lo``,
           ``hi``, its 95 % interval over subjects (:class:`harness.statistics.Panel`), and ``se_fold``, ``se_seed``, ``se_draw`` …, the
-          standard error over the levels of each replicate (ddof 1; null with one level);
+          standard error over the levels of each replicate (ddof 1; null with one level); ``pooled``: the metric of all folds' frames put
+          together, which is not the mean of the folds' (null with one fold);
         * ``n_records``, ``n_fold``, ``n_seed`` …, ``n_subjects``, ``n_clips``; ``labels_per_clip`` and ``labelled``, the share of the test
           frames whose labels were given;
         * ``best_control`` at the same setting (a setting that a control does not know does not count), ``gain`` over it, positive
@@ -88,11 +90,36 @@ def leaderboard(
     rows = _best_controls(rows, settings, higher_is_better)
     measures = _measures(rows, records, units, primary, higher_is_better, draws)
     return rows.with_columns(measures).select(
-        *("rank", "tie", "arm", *settings, *_ROW, "score", "lo", "hi"),
+        *("rank", "tie", "arm", *settings, *_ROW, "score", "lo", "hi", "pooled"),
         pl.col("^se_.*$"),
         *("n_records", pl.col("^n_.*$").exclude("n_records"), "labels_per_clip", "labelled"),
         *("best_control", "gain", "gain_lo", "gain_hi", "gain_p", "note"),
     )
+
+
+def parts(records: pl.DataFrame, table: pl.DataFrame, metrics: Sequence[str], *, settings: Sequence[str] = ()) -> pl.DataFrame:
+    """Other metrics of the rows of a leaderboard, a column each: the mean over folds of the mean over a fold's records.
+
+    Args:
+        records: As of :func:`leaderboard`.
+        table: What it returned; its rows, in its order.
+        metrics: Names; those that no record has are left out.
+        settings: As of :func:`leaderboard`.
+
+    Returns:
+        ``arm``, the settings, and the metrics; null where it is undefined in a record.
+    """
+    key = ["arm", *settings, *_ROW]
+    known = pl.DataFrame([json.loads(text) for text in records["metrics"]], infer_schema_length=None)
+    shown = [name for name in metrics if name in known.columns]
+    values = records.select(*key, "fold").hstack(known.select(pl.col(name).cast(pl.Float64) for name in shown))
+
+    def mean(name: str) -> pl.Expr:
+        return pl.when(pl.col(name).is_not_null().all()).then(pl.col(name).mean()).alias(name)
+
+    by_fold = values.group_by(*key, "fold", maintain_order=True).agg(map(mean, shown))
+    means = by_fold.sort("fold").group_by(key, maintain_order=True).agg(map(mean, shown))
+    return table.select(key).join(means, on=key, how="left", nulls_equal=True, maintain_order="left").select("arm", *settings, *shown)
 
 
 def _check(records: pl.DataFrame, settings: Sequence[str], within: Sequence[str], over: Sequence[str]) -> None:
@@ -180,7 +207,7 @@ def _measures(
     draws: int,
 ) -> list[pl.Series]:
     """Intervals, gains and tests, one value a row, in the order of the rows."""
-    height, names = rows.height, ("lo", "hi", "gain", "gain_lo", "gain_hi", "gain_p", "leader_p")
+    height, names = rows.height, ("lo", "hi", "pooled", "gain", "gain_lo", "gain_hi", "gain_p", "leader_p")
     table = {name: np.full(height, np.nan) for name in names}
     table["gain"] = rows["gain"].cast(pl.Float64).fill_null(np.nan).to_numpy().copy()
     groups = rows["_group"]
@@ -189,11 +216,14 @@ def _measures(
         sign = 1 if higher_is_better else -1
         evaluations = rows["evaluations"].to_list()
         leader: dict[int, int] = {}
-        for row, (score, rank, best, group) in enumerate(zip(rows["score"], rows["rank"], rows["_best"], groups, strict=True)):
+        facts = rows.select("score", "rank", "_best", "_group", "n_fold").iter_rows()
+        for row, (score, rank, best, group, folds) in enumerate(facts):
             if score is None:
                 continue
             interval = panel.interval(evaluations[row], primary)
             table["lo"][row], table["hi"][row] = interval.lo, interval.hi
+            if folds > 1:
+                table["pooled"][row] = panel.pooled(evaluations[row], primary)
             if best is not None:
                 gain = panel.difference(evaluations[row], evaluations[best], primary)
                 ends = sorted((sign * gain.lo, sign * gain.hi))

@@ -132,18 +132,25 @@ def _values(key: str, text: str) -> list[Any]:
 
 
 def single(overrides: Sequence[str], extra: Sequence[Path] = ()) -> Sweep:
-    """A sweep of one: the config the overrides make, and beside it the controls that its task names.
+    """A sweep of one: the config the overrides make by its task's whole protocol, and beside it the controls that its task names.
+
+    All folds of the task, unless ``fold=1`` or ``fold=0,2`` says which; ``seed=0,1,2`` takes several, too.
 
     Raises:
         RequestError: As ``config.compose``.
     """
+    given = dict(_split_override(item) for item in overrides)
+    axes: dict[str, list[Any]] = {key: _values(key, given[key]) for key in ("fold", "seed") if key in given}
+    overrides = [item for item in overrides if _split_override(item)[0] not in axes]
     composed = configs.compose(overrides, extra)
+    if "fold" not in axes:
+        axes["fold"] = list(range(make_task(composed["task"]).folds))
     chosen, task = composed["baseline"]["name"], composed["task"]["name"]
     own = [item for item in overrides if _split_override(item)[0].lstrip("+~").split(".")[0] == "baseline"]
     controls = {name: [f"baseline={name}"] for name in composed["task"].get("controls") or [] if name != chosen}
     shared = [item for item in overrides if item not in own]
     named = own if any(item.startswith("baseline=") for item in own) else [f"baseline={chosen}", *own]
-    return Sweep(f"{chosen}-on-{task}", "", {chosen: named, **controls}, {}, shared)
+    return Sweep(f"{chosen}-on-{task}", "", {chosen: named, **controls}, axes, shared)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,12 @@ class Panel:
         """The metric: mean over folds of the mean over a fold's evaluations."""
         return self._mean(self._dense(evaluations, metric), metric)
 
+    def pooled(self, evaluations: Sequence[str], metric: str) -> float:
+        """The metric of all folds put together, a fold's evaluations (seeds) having equal shares; not the mean of the folds' metrics."""
+        dense = self._dense(evaluations, metric)
+        sums = np.sum([grids.sum(axis=1).mean(axis=0) for grids in dense.values()], axis=0)
+        return float(self._statistic(metric)[0].value(sums))
+
     def interval(self, evaluations: Sequence[str], metric: str) -> Interval:
         """The score with its 95 % interval over subjects."""
         dense, scale = self._dense(evaluations, metric), self._statistic(metric)[0].scale

@@ -216,6 +216,18 @@ class Store:
         loose = self._frame([record for record, _ in self._loose().values()])
         return pl.concat([loose, *packed]).unique("evaluation", keep="first").sort("evaluation")
 
+    def record(self, begins: str) -> dict[str, Any]:
+        """The record of the one evaluation whose name begins so.
+
+        Raises:
+            RequestError: There is none, or several.
+        """
+        found = self.records().filter(pl.col("evaluation").str.starts_with(begins))
+        if found.height != 1 or not begins:
+            what = f"{found.height or 'no'} evaluations begin with {begins!r}"
+            raise RequestError(what, where="EVALUATION", remedy="give a name of `harness list evaluations`, or enough of it")
+        return found.row(0, named=True)
+
     def units(self, evaluations: Iterable[str]) -> pl.DataFrame:
         """Additive sums of some evaluations: ``metrics.units`` of each, with its ``evaluation``."""
         wanted = sorted(set(evaluations))

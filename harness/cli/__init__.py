@@ -13,10 +13,11 @@ from harness.errors import FitError, RequestError, did_you_mean
 
 VERBS = {
     "sweep": "Plan a named sweep, run what is missing, print the table.",
-    "run": "A sweep of one: the defaults with your overrides.",
+    "run": "One baseline on one task, by its whole protocol, with your overrides.",
     "status": "Done, running, pending, failed (why) and stale evaluations.",
     "leaderboard": "The ranked table of a task, with uncertainty.",
     "rescore": "New scores from stored predictions; no model is run.",
+    "export": "Predictions in the format of the task's challenge.",
     "data": "check, synth or cache a dataset on disk.",
     "list": "tasks, baselines, sweeps, datasets, fits or evaluations.",
 }

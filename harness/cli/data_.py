@@ -16,7 +16,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 Dataset = Annotated[str, typer.Argument(help="A layout; see `harness list datasets`.")]
 Root = Annotated[Path, typer.Argument(help="Its folder.")]
-Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the writer: seed=1, subjects=20 …")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the reader or the writer: seed=1, subjects=20 …", show_default=False),
+]
 
 
 def _dataset(name: str, extra: list[Path] | None) -> dict[str, Any]:
@@ -30,17 +33,21 @@ def _dataset(name: str, extra: list[Path] | None) -> dict[str, Any]:
     raise RequestError(f"no dataset is called {name!r}", where="harness data", remedy=remedy)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def check(
     dataset: Dataset,
     root: Root,
+    settings: Settings = None,
     images: Annotated[bool, typer.Option("--images", help="Open every image too.")] = False,
     examples: Annotated[int, typer.Option(help="Problems shown of each kind.")] = 3,
     config_dir: ConfigDir = None,
     format: Format = "table",
     output: Output = None,
 ) -> None:
-    """Read the labels and say what is there and what is wrong: counts, published counts beside them, problems by kind."""
+    """Read the labels and say what is there and what is wrong: counts, published counts beside them, problems by kind.
+
+    KEY=VALUE sets an argument of the reader (challenge=mtl, frame_base=1 …).
+    """
     import json
 
     from harness import checking
@@ -49,7 +56,8 @@ def check(
     check_format(format)
     known = _dataset(dataset, config_dir)
     config.use(config_dir or [])
-    reading = config.instantiate(known["read"], root=_folder(root))
+    arguments = _arguments(known["read"], settings, "harness data check")
+    reading = config.instantiate(arguments, root=_folder(root))
     if images:
         with progress_bar("images", say) as advance:
             reading = checking.with_images(reading, lambda done, total: advance(done, total, ""))
@@ -57,34 +65,64 @@ def check(
     if format == "json":
         emit(json.dumps(report, indent=1, ensure_ascii=False), output)
         return
-    counts, problems = checking.tables(report)
+    counts, labels, problems = checking.tables(report)
     show(counts, format=format, output=output, title=f"{known['title']} at {root}")
+    if format in ("csv", "parquet"):  # one table a file: the problems are in the JSON
+        return
+    if labels.height:
+        show(labels, format=format, output=None, title="Labels")
     if problems.height:
         show(problems, format=format, output=None, title="Problems")
-    elif format == "table":
+    else:
         say("no problems")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def synth(
     dataset: Dataset,
     root: Root,
     settings: Settings = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Write a synthetic copy of a layout, with the quirks of the real one."""
-    import yaml
+    """Write a synthetic copy of a layout, with the quirks of the real one.
 
+    KEY=VALUE sets an argument of the writer: subjects=4 seed=1, or --subjects 4 --seed 1.
+    """
     known = _dataset(dataset, config_dir)
-    arguments = dict(known["synth"])
-    for item in settings or []:
-        key, equals, value = item.partition("=")
-        if not equals or key not in arguments:
-            remedy = did_you_mean(key, set(arguments) - {"_target_"})
-            raise RequestError(f"no such argument: {item}", where="harness data synth", remedy=remedy)
-        arguments[key] = yaml.safe_load(value)
-    config.instantiate(arguments, root=root)
+    config.use(config_dir or [])
+    config.instantiate(_arguments(known["synth"], settings, "harness data synth"), root=root)
     say(f"a synthetic {known['title']} is in {root}")
+
+
+def _arguments(node: dict[str, Any], settings: list[str] | None, where: str) -> dict[str, Any]:
+    """A reader's or writer's config with what the command line sets: ``seed=1``, ``--seed=1`` or ``--seed 1``.
+
+    Args:
+        node: ``_target_`` and arguments.
+        settings: As typed.
+        where: Said in errors.
+    """
+    import inspect
+
+    import yaml
+    from hydra.utils import get_method
+
+    takes = set(inspect.signature(get_method(node["_target_"])).parameters) - {"root"}
+    arguments = dict(node)
+    words = list(settings or [])
+    while words:
+        item = words.pop(0)
+        key, equals, value = item.removeprefix("--").partition("=")
+        key = key.replace("-", "_")
+        if not equals and item.startswith("--") and words:
+            value, equals = words.pop(0), "="
+        if not equals or key not in takes:
+            raise RequestError(f"no such argument: {item}", where=where, remedy=did_you_mean(key, takes))
+        try:
+            arguments[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RequestError(f"{value!r} is no value", where=f"{where} {key}", remedy="quote it for the shell, as frames=[4,8]") from None
+    return arguments
 
 
 @app.command()

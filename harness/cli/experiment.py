@@ -26,8 +26,9 @@ def carry_out(
         Exit: With status 1 where an evaluation failed.
     """
     check_format(format)
-    from harness import boards, plan, sweep
+    from harness import boards, config, plan, sweep
 
+    config.use(extra)
     folders = [f"--config-dir {shlex.quote(str(folder))}" for folder in extra]
     command = " ".join(["harness", *(["sweep", name] if name else ["run"]), *map(shlex.quote, overrides), *folders])
     chosen = plan.load_sweep(name, overrides, extra) if name else plan.single(overrides, extra)

@@ -1,4 +1,4 @@
-"""``harness run``: a sweep of one evaluation."""
+"""``harness run``: one baseline on one task, by its whole protocol."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def run(
     format: Format = "table",
     output: Output = None,
 ) -> None:
-    """One baseline on one split of one task, with your overrides (baseline=…, task=…, task.root=…, trainer.epochs=…)."""
+    """One baseline on all folds of one task, with your overrides (baseline=…, task=…, task.root=…, fold=0, seed=0,1,2 …)."""
     carry_out(None, overrides or [], extra=config_dir or [], dry_run=dry_run, format=format, output=output)

@@ -25,7 +25,7 @@ def page(
     command: str,
     synthetic: bool,
     curve: bytes | None = None,
-    efficiency: pl.DataFrame | None = None,
+    tables: Mapping[str, pl.DataFrame] | None = None,
     notes: Sequence[str] = (),
     provenance: Mapping[str, object] | None = None,
 ) -> str:
@@ -39,8 +39,8 @@ def page(
         command: What one types to make the same table.
         synthetic: Says so above everything where the data are made up.
         curve: SVG of ``curve.label_efficiency``.
-        efficiency: What ``harness.leaderboard.efficiency`` returned.
-        notes: Protocol, dataset, licence, what the columns of ``efficiency`` mean: a paragraph each.
+        tables: More tables, by their headings.
+        notes: Protocol, dataset, licence, what the columns of the tables mean: a paragraph each.
         provenance: Commit, versions, hardware: name → value.
     """
     parts = [f"<h1>{escape(title)}</h1>", f"<p class=question>{escape(question)}</p>"]
@@ -49,9 +49,10 @@ def page(
     parts.append(_table(readable(table), "Leaderboard", muted=table["control"].to_list()))
     parts.append("<ul class=legend>" + "".join(f"<li>{escape(line)}</li>" for line in legend(table, primary=primary)) + "</ul>")
     if curve is not None:
-        parts.append(f"<h2>Label efficiency</h2><figure>{_inline(curve, 'Score over labelled frames a clip')}</figure>")
-    if efficiency is not None:
-        parts.append(f"<h2>Over all label budgets</h2>{_table(efficiency, 'Over all label budgets')}")
+        parts.append(f"<h2>Score over labelled frames</h2><figure>{_inline(curve, 'Score over labelled frames a clip')}</figure>")
+    for name, more in (tables or {}).items():
+        heading = name[:1].upper() + name[1:]
+        parts.append(f"<h2>{escape(heading)}</h2>{_table(more, heading)}")
     parts += ["<h2>How this was made</h2>", *(f"<p>{escape(note)}</p>" for note in notes)]
     parts.append(f"<p>The same table again:</p><pre><code>{escape(command)}</code></pre>")
     if provenance:

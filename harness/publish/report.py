@@ -106,7 +106,7 @@ def write(board: Board, extra: Extra, folder: Path) -> list[Path]:
             command=board.facts["command"],
             synthetic=board.facts["synthetic"],
             curve=next((data for name, data in extra.figures.items() if name.endswith(".svg")), None),
-            efficiency=next(iter(extra.tables.values()), None),
+            tables=extra.tables,
             notes=(*board.notes, *extra.notes),
             provenance=board.facts["provenance"],
         ),

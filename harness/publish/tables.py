@@ -101,8 +101,9 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
         table: What ``harness.leaderboard.leaderboard`` returned.
 
     Returns:
-        ``#`` (``=`` after a rank that cannot be told from the leader), ``method``, the settings that vary, ``score``, the standard errors,
-        ``gain``, ``over``, ``p``, ``labels`` (given, a clip), ``selected``, ``records``, ``note``; all text. :func:`legend` says the rest.
+        ``#`` (``=`` after a rank that cannot be told from the leader), ``method``, the settings that vary, ``score``, ``pooled``, the
+        standard errors, ``gain``, ``over``, ``p``, ``labels`` (given, a clip), ``selected``, ``records``, ``note``; all text.
+        :func:`legend` says the rest.
     """
     import polars as pl
 
@@ -112,6 +113,7 @@ def readable(table: pl.DataFrame) -> pl.DataFrame:
         | {"method": row["arm"] + (f" v{row['baseline_version']}" if versions != 1 else "")}
         | {name.rsplit(".", 1)[-1]: row[name] for name in _settings(table)}
         | {"score": with_interval(row["score"], row["lo"], row["hi"])}
+        | {"pooled": row["pooled"] is not None and number(row["pooled"])}
         | {name.replace("se_", "± "): row[name] and f"{row[name]:.3f}" for name in table.columns if name.startswith("se_")}
         | {"gain": row["gain"] is not None and with_interval(row["gain"], row["gain_lo"], row["gain_hi"], sign=True)}
         | {"over": row["best_control"], "p": p_value(row["gain_p"])}
@@ -141,6 +143,7 @@ def legend(table: pl.DataFrame, *, primary: str) -> tuple[str, ...]:
     over = "subjects" if counts["subjects"] else "clips (the data name no subjects)"
     return (
         f"score: {primary}, mean over folds and seeds; in brackets its 95 % interval by bootstrap over {over}: {', '.join(units)}.",
+        *(["pooled: the same of all folds' frames put together."] if table["pooled"].is_not_null().any() else []),
         "± standard errors over folds, seeds or draws. = cannot be told from the leader (swaps inside subjects, Holm, 5 %).",
         "gain: over the best control at the same setting, which is named, with its paired interval and p (Holm over the table).",
         *([f"In every row that has it: {', '.join(same)}."] if same and table.height > 1 else []),

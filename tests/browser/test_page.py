@@ -54,7 +54,7 @@ def written() -> str:
         command="harness sweep support_size scale=demo && echo '</code><script>document.title=\"taken\"</script>'",
         synthetic=True,
         curve=curve,
-        efficiency=areas,
+        tables={"label efficiency": areas},
         notes=["Protocol no_support_scored.", EVIL],
         provenance={"commit": "0" * 40, EVIL: EVIL, "fingerprint": "f" * 300},
     )
