@@ -25,7 +25,7 @@ _LABELS = re.compile(r"AU0*(\d{1,2})\.txt", re.IGNORECASE)
 _SUBJECT = re.compile(r"SN\d{3}", re.IGNORECASE)
 _NUMBER = r"^(?:.*[^0-9])?([0-9]{1,9})(?:\.[A-Za-z]+)?$"  # in the name of an image
 _IMAGE = rf"(?i)({'|'.join(map(re.escape, files.IMAGES))})$"
-_TRIAL = r"_Trai?l(?:No)?_?\d+$"
+_TRIAL = r"_Tr(?:ai|ia)lNo_\d+$"
 
 
 def read(root: str | Path) -> Reading:
