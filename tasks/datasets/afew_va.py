@@ -12,9 +12,11 @@ A clip is any ``NNN/NNN.json``. It holds ``actor``, ``video_id`` and, under ``fr
 from __future__ import annotations
 
 import json
+import math
 import re
 import reprlib
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,64 +56,57 @@ def read(root: str | Path) -> Reading:
         if not re.fullmatch("[0-9]{3}", name):
             continue
         if f"{name}.json" not in names:
-            if any(_is_image(file) for file in names):
+            if any(map(_is_image, names)):
                 problems.add("missing annotation", folder / f"{name}.json", "the folder holds images; they are not used")
         elif name in clips:
-            problems.add("clip stands twice", folder / f"{name}.json", f"{clips[name]} is used")
+            problems.add("stands twice", folder / f"{name}.json", f"{clips[name]} is used")
         else:
             clips[name] = folder
             tables.append(_clip(root, folder, names, spellings, problems))
     if not clips:
         remedy = "AFEW-VA has a file NNN/NNN.json for each clip, 001/001.json say"
         raise RequestError(f"no clip in {str(root)!r}", where="task.root", remedy=remedy)
-    samples = pl.concat(tables).sort("clip", "frame")
+    rows = pl.concat(tables).sort("clip", "frame")
+    files.missing_images(problems, rows, str(root))
+    samples = rows.drop("file", "line").with_columns(image=files.as_paths(root, rows["image"]))
     return Reading(check(conform(samples)), problems.frame())
 
 
 def _clip(root: Path, folder: Path, names: list[str], spellings: dict[str, str], problems: Problems) -> pl.DataFrame:
-    """The samples of one clip; none where its JSON cannot be read."""
+    """The samples of one clip, with the file and the line they stand in; none where its JSON cannot be read."""
     path = folder / f"{folder.name}.json"
-    content, text = _content(path, problems)
-    if content is None:
-        return _table([], [], None, folder.name)
-
-    def line(key: str) -> int | None:
-        place = text.find(json.dumps(key))
-        return text.count("\n", 0, place) + 1 if place >= 0 else None
-
+    content, lines = _content(path, problems)
     if content.get("video_id") not in (None, folder.name):
         detail = f"video_id {_shown(content['video_id'])} in folder {folder.name!r}; the folder's is used"
-        problems.add("clip id differs", path, detail, line=line("video_id"))
-    images = _images(folder, names, problems)
-    rows: list[tuple[Any, ...]] = []
+        problems.add("clip id differs", path, detail, line=lines.get("video_id"))
+    images, before = _images(folder, names, problems), files.before(root, folder)
+    rows: list[tuple[str, str | None, int, float | None, float | None, int | None]] = []
     points: list[np.ndarray | None] = []
     numbers: set[int] = set()
-    for key, labels in sorted(content["frames"].items()):
-        file = images.pop(key, None)
+    for key, labels in sorted(content.get("frames", {}).items()):
+        file, line = images.pop(key, None), lines.get(key)
         if not re.fullmatch("[0-9]{1,9}", key) or int(key) in numbers:
-            problems.add("unreadable frame number", path, f"{_shown(key)} is no number, or one of another frame", line=line(key))
+            problems.add("unreadable frame number", path, f"{_shown(key)} is no number, or one of another frame", line=line)
             continue
         numbers.add(int(key))
-        sample = (folder / (file or f"{key}.png")).relative_to(root).as_posix()
-        if file is None:
-            problems.add("missing image", path, f"frame {_shown(key)} has no png or jpg", line=line(key), sample=sample)
+        sample = before + (file or f"{key}.png")
         given = labels if isinstance(labels, dict) else {}
-        valence, arousal = _label(given.get("valence")), _label(given.get("arousal"))
-        for name, label in {"valence": valence, "arousal": arousal}.items():
-            if label is None:
-                detail = f"{name} {_shown(given.get(name))} of frame {key!r} is no number in -10..10"
-                problems.add("unreadable label", path, detail, line=line(key), sample=sample)
+        valence, arousal = (_label(given, name, path, line, sample, problems) for name in ("valence", "arousal"))
         points.append(_landmarks(given.get("landmarks")))
         if points[-1] is None:
-            problems.add("unreadable landmarks", path, f"frame {key!r} has no 68 points", line=line(key), sample=sample)
-        rows.append((sample, file and str(folder / file), int(key), valence, arousal))
+            problems.add("unreadable landmarks", path, f"frame {key!r} has no 68 points", line=line, sample=sample)
+        rows.append((sample, file and sample, int(key), valence, arousal, line))
     for file in images.values():
         problems.add("image without a label", folder / file, f"{path.name} has no such frame; the image is not used")
-    return _table(rows, points, _subject(content.get("actor"), path, spellings, problems), folder.name)
+    return _table(rows, points).with_columns(
+        pl.lit(folder.name).alias("clip"),
+        pl.lit(_subject(content.get("actor"), path, spellings, problems) if content else None, dtype=pl.String).alias("subject"),
+        pl.lit(str(path)).alias("file"),
+    )
 
 
-def _content(path: Path, problems: Problems) -> tuple[dict[str, Any] | None, str]:
-    """What a JSON file holds, with an object under ``frames``, and its text; None where it cannot be read."""
+def _content(path: Path, problems: Problems) -> tuple[dict[str, Any], dict[str, int]]:
+    """What a JSON file holds, with an object under ``frames``, and the line of each key; nothing where it cannot be read."""
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -120,55 +115,68 @@ def _content(path: Path, problems: Problems) -> tuple[dict[str, Any] | None, str
             problems.add("key stands twice", path, f"{_shown(next(key for key in keys if keys.count(key) > 1))}: the last one is used")
         return found
 
-    kind, outcome = "unreadable JSON", "the clip is not used"
+    kind, outcome = "unreadable file", "the clip is not used"
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        written = path.read_bytes()
+        text = written.decode("utf-8-sig", "replace")
+        if text.count("\ufffd") > written.count("\ufffd".encode()):
+            problems.add("unreadable text", path, "some bytes are no UTF-8; they are read as \ufffd")
         content = json.loads(text, object_pairs_hook=members)
     except json.JSONDecodeError as error:
         problems.add(kind, path, f"{error.msg}; {outcome}", line=error.lineno)
-    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, brackets without end
+    except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
         problems.add(kind, path, f"{type(error).__name__}: {_shown(str(error))}; {outcome}")
     else:
         if isinstance(content, dict) and isinstance(content.get("frames"), dict):
-            return content, text
+            return content, _lines(text)
         problems.add(kind, path, f"it has no object 'frames'; {outcome}")
-    return None, ""
+    return {}, {}
 
 
-def _table(rows: list[tuple[Any, ...]], points: list[np.ndarray | None], subject: str | None, clip: str) -> pl.DataFrame:
-    schema = {"sample": pl.String, "image": pl.String, "frame": pl.Int32, "valence": pl.Float64, "arousal": pl.Float64}
+def _lines(text: str) -> dict[str, int]:
+    """Key → the line in which it first stands, from 1. A key with an escape in it is left out."""
+    found: dict[str, int] = {}
+    line, end = 1, 0
+    for key in re.finditer(r'"([^"\\]*)"\s*:', text):
+        line += text.count("\n", end, key.start())
+        end = key.start()
+        found.setdefault(key[1], line)
+    return found
+
+
+def _table(rows: Sequence[tuple[Any, ...]], points: list[np.ndarray | None]) -> pl.DataFrame:
+    schema = {"sample": pl.String, "image": pl.String, "frame": pl.Int32, "valence": pl.Float64, "arousal": pl.Float64, "line": pl.Int64}
     known = np.array([one is not None for one in points], dtype=bool)
     landmarks = np.array([one for one in points if one is not None], np.float32).reshape(-1, 68, 2)
-    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
-        as_landmarks(landmarks, known),
-        pl.lit(clip).alias("clip"),
-        pl.lit(subject, dtype=pl.String).alias("subject"),
-    )
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(as_landmarks(landmarks, known))
 
 
 def _images(folder: Path, names: list[str], problems: Problems) -> dict[str, str]:
-    """Stem → file name. Cropped leftovers are no images of the dataset."""
+    """Stem → file name."""
     images: dict[str, str] = {}
-    for suffix in _SUFFIXES:
-        for file in names:
-            stem = Path(file).stem
-            if Path(file).suffix.lower() != suffix or stem.endswith("_cropped"):
-                continue
-            if stem in images:
-                problems.add("image stands twice", folder / file, f"{images[stem]} is used")
-            else:
-                images[stem] = file
+    for file in sorted(filter(_is_image, names), key=lambda file: _SUFFIXES.index(Path(file).suffix.lower())):
+        if Path(file).stem in images:
+            problems.add("stands twice", folder / file, f"{images[Path(file).stem]} is used")
+        else:
+            images[Path(file).stem] = file
     return images
 
 
 def _is_image(file: str) -> bool:
+    """Cropped leftovers are no images of the dataset."""
     return Path(file).suffix.lower() in _SUFFIXES and not Path(file).stem.endswith("_cropped")
 
 
-def _label(value: Any) -> float | None:
-    """-10..10 as -1..1."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and -10 <= value <= 10
-    return value / 10 if good else None
+def _label(given: dict[str, Any], name: str, path: Path, line: int | None, sample: str, problems: Problems) -> float | None:
+    """-10..10 as -1..1; null, and said, where it is something else."""
+    value = given.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        problems.add("unreadable label", path, f"{name} {_shown(value)} is no number", line=line, sample=sample)
+        return None
+    if not -10 <= value <= 10:
+        problems.add("label out of range", path, f"{name} {_shown(value)} is outside -10..10", line=line, sample=sample)
+        return None
+    return value / 10
 
 
 def _landmarks(value: Any) -> np.ndarray | None:

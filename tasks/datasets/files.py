@@ -64,6 +64,15 @@ def listing(where: Path) -> list[str]:
         return []
 
 
+def before(root: Path, folder: Path) -> str:
+    """What stands before the names of a folder's files in the names of samples.
+
+    >>> before(Path("a"), Path("a/b/c")), before(Path("a"), Path("a"))
+    ('b/c/', '')
+    """
+    return "".join(f"{part}/" for part in folder.relative_to(root).parts)
+
+
 def is_image(name: str) -> bool:
     """Whether a file's name ends as an image's."""
     return os.path.splitext(name)[1].lower() in IMAGES  # noqa: PTH122  asked of millions of names

@@ -133,6 +133,5 @@ def _quirks(root: Path, samples: pl.DataFrame) -> tuple[pl.DataFrame, list[Quirk
         leftover.parent.mkdir(exist_ok=True)
         shutil.copyfile(folder / "00000.png", leftover)
         planted.append(("cropped leftover", leftover.relative_to(root).as_posix(), None))
-    return samples.filter(pl.col("sample") != missing).with_columns(
-        pl.col("sample").replace("01/001/00001.png", "01/001/00001.jpg")
-    ), planted
+    samples = samples.with_columns(pl.col("sample").replace("01/001/00001.png", "01/001/00001.jpg"))
+    return samples.with_columns(image=pl.when(pl.col("sample") != missing).then("sample")), planted

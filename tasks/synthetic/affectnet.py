@@ -81,9 +81,11 @@ def write(
     footage = World(seed, len(emotion)).stills(emotion)
     with new_folder(root) as partial:
         photos, planted = writers[str(layout)](partial, footage, train, image, quirks)
+        images = [photo.file if (partial / photo.file).exists() else None for photo in photos]
     samples = pl.DataFrame(
         {
             "sample": [photo.file for photo in photos],
+            "image": images,
             "box": pl.Series([photo.box or None for photo in photos], dtype=BOX),
             "landmarks": pl.Series([None if p.landmarks is None else p.landmarks.tolist() for p in photos], dtype=LANDMARKS),
             "clip": [photo.file for photo in photos],
@@ -127,7 +129,7 @@ def _as_of_2015(root: Path, footage: Footage, train: int, image: int, quirks: bo
     for split, name in {"train": "training.csv", "validation": "validation.csv"}.items():
         lines = [header, *(_row(photo) for photo in photos if photo.split == split)]
         (root / "Manually_Annotated" / name).write_text("\n".join(lines) + "\n")
-    return [photo for photo in photos if (root / photo.file).exists()], planted
+    return photos, planted
 
 
 def _row(photo: _Photo) -> str:
@@ -194,10 +196,10 @@ def _as_of_2021(root: Path, footage: Footage, train: int, image: int, quirks: bo
     shared = sorted(set(ids[:train]) & set(ids[train:]))[0]
     orphan = replace(photos[0], file=f"train_set/images/{ids[train - 1] + 1}.jpg")
     _annotate(root, orphan, ids[train - 1] + 1, as_text=True)
-    return photos, [
+    return [*photos, orphan], [
         ("labels as numbers", f"train_set/annotations/{ids[1]}_exp.npy", photos[1].file),
         ("same id in both parts", f"val_set/images/{shared}.jpg", f"val_set/images/{shared}.jpg"),
-        ("annotation without an image", f"train_set/annotations/{ids[train - 1] + 1}_exp.npy", None),
+        ("annotation without an image", f"train_set/annotations/{ids[train - 1] + 1}_exp.npy", orphan.file),
     ]
 
 

@@ -60,13 +60,14 @@ def test_a_check_counts_what_is_there_and_every_problem_by_kind(harness: Run, af
     done = harness("data", "check", "afew_va", str(afew), "--format", "json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert problems(report) == {"missing image": 1, "unreadable JSON": 1, "unreadable label": 1}
+    assert problems(report) == {"missing image": 1, "unreadable file": 1, "label out of range": 1}
     found = counts(report)
-    assert found["samples"] == (5, None)
+    assert found["samples"] == (6, None)
+    assert found["images"] == (5, None)
     assert found["clips"] == (3, 600)
     assert found["subjects"] == (2, None)
-    assert (found["labelled valence"], found["labelled arousal"]) == ((4, None), (5, None))
-    (unreadable,) = [problem["examples"][0] for problem in report["problems"] if problem["kind"] == "unreadable JSON"]
+    assert (found["labelled valence"], found["labelled arousal"]) == ((5, None), (6, None))
+    (unreadable,) = [problem["examples"][0] for problem in report["problems"] if problem["kind"] == "unreadable file"]
     assert (Path(unreadable["file"]).name, unreadable["line"]) == ("004.json", 2)
 
 
@@ -76,8 +77,8 @@ def test_opening_the_images_finds_the_unreadable_and_those_of_two_subjects(harne
     report = json.loads(done.stdout)
     assert problems(report) == {
         "missing image": 1,
-        "unreadable JSON": 1,
-        "unreadable label": 1,
+        "unreadable file": 1,
+        "label out of range": 1,
         "unreadable image": 1,
         "identical images": 1,
     }
@@ -127,7 +128,7 @@ def test_only_some_examples_of_a_kind_are_told_and_all_are_counted() -> None:
         ("bad", 5, 2),
         ("worse", 1, 1),
     ]
-    _, table = checking.tables(report)
+    _, _, table = checking.tables(report)
     assert table.rows() == [("bad", 5, "file:0", "number 0"), ("bad", 5, "file:1", "number 1"), ("worse", 1, "file", "")]
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from tasks.datasets import afew_va
 from tasks.synthetic.afew_va import write
@@ -33,6 +34,9 @@ def test_the_quirks_of_afew_va_are_on_disk_and_the_reader_copes(tmp_path: Path) 
         *(f"{clip}/{clip}.json" for clip in ("002", "004")),
     }
     assert "01/001/00001.jpg" in reading.samples["sample"]
+    (missing,) = written.quirks.filter(quirk="missing image")["sample"]
+    assert reading.samples.filter(pl.col("image").is_null())["sample"].to_list() == [missing]
+    assert not (root / missing).exists()
     assert (root / "01/001_cropped").is_dir()
     values = {type(frame["valence"]) for path in root.rglob("*.json") for frame in json.loads(path.read_text())["frames"].values()}
     assert values == {int, float}

@@ -31,7 +31,9 @@ def test_affectnet_of_2015_is_read_as_it_was_meant(tmp_path: Path) -> None:
     assert UNREADABLE in rows["subDirectory_filePath"]
     broken = written.quirks.filter(quirk="unreadable image")["file"]
     assert len(broken) == 2
-    for file in reading.samples["sample"]:
+    (missing,) = written.quirks.filter(quirk="missing image")["sample"]
+    assert reading.samples.filter(pl.col("image").is_null())["sample"].to_list() == [missing]
+    for file in reading.samples.drop_nulls("image")["sample"]:
         if file in broken:
             with pytest.raises(OSError, match=r"identify|truncated"):
                 Image.open(root / file).load()
@@ -46,7 +48,10 @@ def test_affectnet_of_2021_is_read_as_it_was_meant(tmp_path: Path) -> None:
     written = write(root, layout="2021", train=24, validation=9, image=32)
     reading = affectnet.read(root)
     assert_same_samples(reading.samples, written.samples)
-    assert reading.problems["kind"].to_list() == ["annotation without an image"]
+    assert reading.problems["kind"].to_list() == ["missing image"]
+    orphan = reading.samples.filter(pl.col("image").is_null())
+    assert orphan["sample"].to_list() == written.quirks.filter(quirk="annotation without an image")["sample"].to_list()
+    assert orphan["expression"].null_count() == 0, "its labels count"
     kinds = {np.load(path, allow_pickle=False).dtype.kind for path in root.glob("train_set/annotations/*_exp.npy")}
     assert kinds == {"U", "i"}
     parts = [{path.stem for path in (root / part / "images").iterdir()} for part in ("train_set", "val_set")]
