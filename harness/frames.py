@@ -241,7 +241,7 @@ def _fill(samples: pl.DataFrame, transform: Transform, cache: Path, jobs: int, p
     problems = Problems()
     names, total = samples["sample"].to_list(), samples.height
     index = _Digests(cache / "digests.parquet", problems)
-    references = [path and str(Path(path).absolute()) for path in samples["image"]]
+    references = [path and _absolute(path) for path in samples["image"]]
     files = index.look_up(references)
     paths, digests = files["path"].to_list(), [digest or b"" for digest in files["digest"]]
     geometry = _geometry(samples, transform.crop)
@@ -412,6 +412,12 @@ class _Digests:
         self._path.replace(self._path.with_suffix(".corrupt"))
         self._problems.add("corrupt cache index", self._path, "set aside; the files are read again")
         return self._SCHEMA.to_frame()
+
+
+def _absolute(reference: str) -> str:
+    """Of the file alone: the name of a part, ``./T1/1.jpg`` say, is as its archive has it."""
+    path = container_of(reference)
+    return str(Path(path).absolute()) + reference[len(path) :]
 
 
 def _stat(reference: str | None, known: dict[str, tuple[int | None, int | None, int | None]]) -> tuple[int | None, int | None, int | None]:

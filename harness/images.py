@@ -11,10 +11,13 @@ What is no image file by itself is handed on as an uncompressed one (PGM, PPM), 
 
 from __future__ import annotations
 
+import lzma
 import math
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -50,7 +53,7 @@ def frames_in(video: str | Path) -> int:
     Raises:
         OSError: It cannot be read, or is no video.
     """
-    with _opened(video) as container:
+    with _opened(video) as container, _told("cannot be read"):
         return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
 
 
@@ -96,8 +99,13 @@ class _Container(Protocol):
 
 
 def _split(reference: str) -> tuple[str, str | None]:
-    path, mark, part = reference.rpartition(_MARK)
-    return (path, part) if mark and _kind(path) else (reference, None)
+    """The first container named and the part of it, in whose name the mark may stand again."""
+    end = reference.find(_MARK)
+    while end >= 0:
+        if _kind(reference[:end]):
+            return reference[:end], reference[end + len(_MARK) :]
+        end = reference.find(_MARK, end + 1)
+    return reference, None
 
 
 def _kind(path: str) -> str | None:
@@ -126,7 +134,7 @@ class _Zip:
             return self._file.read(member)
         except KeyError:
             raise FileNotFoundError(f"no member {part!r}") from None
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, ValueError, EOFError) as error:  # damaged, encrypted
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, ValueError, EOFError) as error:  # damaged, encrypted
             raise OSError(f"member {part!r} cannot be read: {error}") from None
 
     def close(self) -> None:
@@ -145,20 +153,26 @@ class _Video:
         self._file.streams.video[0].thread_type = "AUTO"
         self._frames = self._file.decode(video=0)
         self._next = 0
+        self._damage = ""
 
     def read(self, part: str) -> bytes:
         wanted = int(part)
+        if wanted < 0:
+            raise FileNotFoundError(f"no frame {wanted}")
         if wanted < self._next:
             self.close()
             self._start()
         try:
-            for frame in self._frames:
-                self._next += 1
-                if self._next > wanted:
-                    pixels: np.ndarray = frame.to_ndarray(format="rgb24")
-                    return b"P6 %d %d 255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
-        except OSError as error:  # PyAV's errors are OSErrors or ValueErrors
-            raise OSError(f"frame {wanted} cannot be decoded: {error.strerror or error}") from None
+            with _told("it cannot be decoded"):
+                for frame in self._frames:
+                    self._next += 1
+                    if self._next > wanted:
+                        pixels: np.ndarray = frame.to_ndarray(format="rgb24")
+                        return b"P6 %d %d 255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
+        except OSError as error:
+            self._damage = f"{error} after {self._next} frames"
+        if self._damage:  # nor can what comes after it
+            raise OSError(self._damage)
         raise FileNotFoundError(f"the video ends after {self._next} frames")
 
     def close(self) -> None:
@@ -176,7 +190,7 @@ class _Pixels:
             raise FileNotFoundError(f"no line {line}")
         start = self._ends[line - 2] + 1 if line > 1 else 0
         runs = re.findall(rb"\d+(?: +\d+)+", self._content[start : self._ends[line - 1]].tobytes())
-        numbers = np.array(max(runs, key=len, default=b"").split(), np.int64)
+        numbers = np.array(max(runs, key=len, default=b"").split(), np.float64)  # of any length
         side = math.isqrt(len(numbers))
         if not side or side**2 != len(numbers) or numbers.max() > 255:
             raise OSError(f"line {line} holds no square of pixels 0..255")
@@ -189,13 +203,22 @@ class _Pixels:
 def _opened(video: str | Path) -> Any:
     import av
 
-    try:
+    with _told("no video"):
         container = av.open(str(video))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise OSError(f"no video: {getattr(error, 'strerror', None) or error}") from None
     if not container.streams.video:
         container.close()
         raise OSError("it has no picture")
     return container
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """PyAV's errors as OSErrors. Of its own they are of all kinds: ValueError, LookupError, EOFError, MemoryError …"""
+    import av
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (av.error.FFmpegError, ValueError) as error:
+        raise OSError(f"{what}: {getattr(error, 'strerror', None) or error}") from None
