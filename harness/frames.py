@@ -465,10 +465,13 @@ def _set(geometry: np.ndarray, rows: np.ndarray, corners: np.ndarray, source: fl
 
 def _decode(content: bytes, geometry: list[float], transform: Transform) -> np.ndarray:
     """Uint8 ``(size, size, channels)``: the square around the face, its outside filled with the image's edge."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
-        image = file.convert("L" if transform.channels == 1 else "RGB")
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
+            image = file.convert("L" if transform.channels == 1 else "RGB")
+    except UnidentifiedImageError:  # whose text is the address of a buffer
+        raise ValueError(f"{len(content)} bytes that are no image") from None
     left, top, side = _square(geometry, image.width, image.height, transform.margin)
     x0, y0, x1, y1 = math.floor(left), math.floor(top), math.ceil(left + side), math.ceil(top + side)
     inside = max(x0, 0), max(y0, 0), min(x1, image.width), min(y1, image.height)

@@ -34,6 +34,7 @@ SOURCES = ("auto", "frames", "video")
 
 _LABELS = re.compile(r"(SN\d{3})_au0*(\d{1,2})\.txt", re.IGNORECASE)
 _SUBJECT = re.compile(r"SN\d{3}(?!\d)", re.IGNORECASE)
+_SKIPPED = r"Landmark_Points|.+_TrailNo_\d+"  # the latter are those of DISFA+, which may lie beside it
 _SIDE = re.compile(r"(?<![A-Za-z])(?i:left|right)|Left|Right")  # not the one in "bright"
 _NUMBER = re.compile(r"(?:.*\D)?(\d{1,9})")  # the stem of an extracted frame
 _VIDEOS = {"left": "Videos_LeftCamera/LeftVideo{}_comp.avi", "right": "Video_RightCamera/RightVideo{}_Comp.avi"}
@@ -143,7 +144,7 @@ def _find(root: Path, camera: str, problems: Problems) -> tuple[list[tuple[str, 
     places: list[tuple[str, int, Path]] = []
     frames: _Sources = {}
     videos: _Sources = {}
-    for here, _, names in files.walk(root, problems, skip="Landmark_Points"):
+    for here, _, names in files.walk(root, problems, skip=_SKIPPED):
         inside = here.relative_to(root).as_posix()
         shots = [name for name in names if files.is_image(name)]
         subjects, side = _SUBJECT.findall(inside), _side(inside)

@@ -462,6 +462,12 @@ def test_a_member_is_found_by_the_name_that_its_archive_has(tmp_path: Path, monk
     assert tones(filled) == [40]
 
 
+def test_bytes_that_are_no_image_are_said_in_the_same_words_each_time(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "F001.zip", {"1.png": b"", "2.png": b"no image"})
+    filled = fill(samples_of([part_of(path, "1.png"), part_of(path, "2.png")]), SMALL, tmp_path / "cache")
+    assert filled.problems["detail"].to_list() == ["0 bytes that are no image", "8 bytes that are no image"]
+
+
 def test_a_sample_without_an_image_is_passed_over_without_a_problem(tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.avi", 2)
     filled = fill(samples_of([part_of(film, 0), None, part_of(film, 1), None]), SMALL, tmp_path / "cache")

@@ -289,6 +289,14 @@ def test_landmarks_are_passed_over(tmp_path: Path) -> None:
     assert reading.samples["landmarks"].is_null().all()
 
 
+def test_disfa_plus_in_the_same_folder_is_no_part_of_it(tmp_path: Path) -> None:
+    write_labels(tmp_path / "DISFA", "SN001", 2)
+    write_frames(tmp_path, ["DISFA+/Images/SN001/A1_AU1_TrailNo_1/000.jpg", "DISFA+/Images/SN001/A1_AU1_TrailNo_1/001.jpg"])
+    reading = read(tmp_path)
+    assert reading.samples["image"].null_count() == 2
+    assert kinds(reading.problems) == {"no images": 1}
+
+
 # ── videos ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
