@@ -43,7 +43,7 @@ _HEADER = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_lan
 _FACE = ("face_x", "face_y", "face_width", "face_height")
 _LABELS = {"expression": "_exp.npy", "valence": "_val.npy", "arousal": "_aro.npy"}
 _FAR = 1e5  # no box or landmark lies so many pixels away
-_COLUMNS = ("sample", "image", "split", "file", "line", "box", "landmarks", *_LABELS)
+_COLUMNS = ("sample", "file", "line", "box", "landmarks", *_LABELS)
 _SLICE = 20_000  # rows at a time: 136 landmarks each, as text, are what takes memory
 
 
@@ -139,7 +139,7 @@ def _read_list(root: Path, path: Path, images: Path, there: pl.Series, problems:
     starts = range(1, max(2, lines.height), _SLICE)
     rows = pl.concat([_rows(lines.slice(start, _SLICE), header, path, files.before(root, images), problems) for start in starts])
     image = pl.when(pl.col("sample").is_in(there.implode())).then(pl.lit(f"{root}/") + pl.col("sample"))
-    return rows.with_columns(image=image, split=pl.lit(_LISTS[path.name.lower()])).select(_COLUMNS)
+    return rows.with_columns(image=image, split=pl.lit(_LISTS[path.name.lower()]))
 
 
 def _rows(lines: pl.DataFrame, header: list[str], path: Path, before: str, problems: Problems) -> pl.DataFrame:
@@ -219,15 +219,15 @@ def _read_set(root: Path, folder: Path, problems: Problems) -> pl.DataFrame:
             problems.add("unreadable landmarks", path, _why(error), sample=sample)
     rows = pl.DataFrame(columns, schema=dict.fromkeys(_LABELS, pl.Float64)).with_columns(
         sample=pl.Series(samples, dtype=pl.String),
-        image=files.as_paths(root, [sample if name in images else None for name, sample in zip(names, samples, strict=True)]),
-        split=pl.lit(_SETS[folder.name.lower()]),
         file=pl.Series([f"{notes}/{name}_exp.npy" for name in names], dtype=pl.String),
         line=pl.lit(None, dtype=pl.UInt32),
         box=pl.lit(None, dtype=BOX),
         landmarks=as_landmarks(landmarks[complete], complete),
     )
     file_of = {label: pl.col("file").str.replace("_exp.npy$", kind) for label, kind in _LABELS.items()}
-    return _labelled(rows, file_of, problems).select(_COLUMNS)
+    there = [sample if name in images else None for name, sample in zip(names, samples, strict=True)]
+    labelled = _labelled(rows, file_of, problems)
+    return labelled.with_columns(image=files.as_paths(root, there), split=pl.lit(_SETS[folder.name.lower()]))
 
 
 def _npy(path: str, size: int) -> np.ndarray:
@@ -239,7 +239,7 @@ def _npy(path: str, size: int) -> np.ndarray:
         OSError: The file cannot be read.
         ValueError: It holds something else, or another number of numbers. Objects, which would be unpickled, are refused.
     """
-    with open(path, "rb") as file:  # noqa: PTH123  of a million files, a Path would take longer than the reading
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  of a million files, a Path or a buffer takes longer than the reading
         content = file.read()
     length = 10 + int.from_bytes(content[8:10], "little")
     dtype, shape, order = _npy_header(content[:length])
@@ -274,7 +274,10 @@ def _why(error: Exception) -> str:
 
 
 def _labelled(rows: pl.DataFrame, file_of: Mapping[str, pl.Expr], problems: Problems) -> pl.DataFrame:
-    """Codes as names, and null for what is not labelled or out of range; ``file_of`` is the file in which each label stands."""
+    """Codes as names, and null for what is not labelled or out of range; ``file_of`` is the file in which each label stands.
+
+    Only what a sample needs is kept: the texts of the cells would be all of a list in memory once more.
+    """
     code, valence, arousal = pl.col("expression"), pl.col("valence"), pl.col("arousal")
     known = code.is_between(0, 10) & (code == code.floor())
 
@@ -291,4 +294,4 @@ def _labelled(rows: pl.DataFrame, file_of: Mapping[str, pl.Expr], problems: Prob
     return rows.with_columns(
         pl.when(known).then(code).cast(pl.Int64, strict=False).replace_strict(CODES["affectnet"], default=None, return_dtype=pl.String),
         *(pl.when(pl.col(name).is_between(-1, 1) & ~unrated & ~faceless).then(name).alias(name) for name in ("valence", "arousal")),
-    )
+    ).select(_COLUMNS)
