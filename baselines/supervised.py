@@ -18,7 +18,7 @@ from harness.errors import RequestError, did_you_mean
 from harness.task import kind_of
 
 CALIBRATIONS = ("offset", "none")
-CLASS_WEIGHTS = ("none", "balanced")
+WEIGHTS = ("none", "balanced")
 
 
 class MultiHead(nn.Module):
@@ -69,8 +69,9 @@ class SupervisedStage(Stage):
         dim: Of an embedding.
         dropout: Before the heads.
         smoothing: Of the expression labels.
-        class_weights: ``balanced`` weighs expressions by how rare they are, and frames that show an action unit by how rare it is (at
-            most tenfold); ``none`` does not.
+        class_weights: ``balanced`` weighs expressions by how rare they are, ``none`` does not.
+        presence_weights: ``balanced`` weighs frames that show an action unit by how rare it is (a tenth to tenfold), so that a probability
+            of a half is a sensible threshold; ``none`` does not.
         mse: Share of the mean squared error.
     """
 
@@ -82,13 +83,16 @@ class SupervisedStage(Stage):
         dropout: float = 0.3,
         smoothing: float = 0.1,
         class_weights: str = "none",
+        presence_weights: str = "balanced",
         mse: float = 0.5,
     ) -> None:
-        if class_weights not in CLASS_WEIGHTS:
-            remedy = did_you_mean(class_weights, CLASS_WEIGHTS)
-            raise RequestError(f"unknown class weights {class_weights!r}", where="stages.supervised.class_weights", remedy=remedy)
+        self.weighs = {"expression": class_weights, "occurrence": presence_weights}
+        for name, chosen in {"class_weights": class_weights, "presence_weights": presence_weights}.items():
+            if chosen not in WEIGHTS:
+                what = f"unknown {name.replace('_', ' ')} {chosen!r}"
+                raise RequestError(what, where=f"stages.supervised.{name}", remedy=did_you_mean(str(chosen), WEIGHTS))
         self.backbone, self.dim, self.dropout = backbone, dim, dropout
-        self.smoothing, self.class_weights, self.mse = smoothing, class_weights, mse
+        self.smoothing, self.mse = smoothing, mse
 
     def setup(self, train: Data, validation: Data, targets: tuple[str, ...], classes: tuple[str, ...], previous: Previous | None) -> None:
         self.channels = train.frames.shape[3]
@@ -99,8 +103,10 @@ class SupervisedStage(Stage):
             }
             for part, data in (("train", train), ("validation", validation))
         }
-        balanced = self.class_weights == "balanced"
-        self.weights = {target: _balanced(kind_of(target), labels) if balanced else None for target, labels in self.labels["train"].items()}
+        self.weights = {
+            target: _BALANCED[kind_of(target)](labels) if self.weighs.get(kind_of(target)) == "balanced" else None
+            for target, labels in self.labels["train"].items()
+        }
 
     def module(self) -> MultiHead:
         encoder = backbones.build(self.backbone, channels=self.channels, dim=self.dim)
@@ -130,18 +136,22 @@ class SupervisedStage(Stage):
         return losses.regression(raw, labels, self.mse)
 
 
-_MOST = 10.0  # the weight of the rarest: beyond it a handful of frames would steer the net
+_MOST = 10.0  # the weight of the rarest presence: beyond it a handful of frames would steer the net
 
 
-def _balanced(kind: str, labels: Tensor) -> Tensor | None:
-    """Weights by rarity: ``(classes,)`` of expressions, one for the presence of an action unit, none for what is measured."""
-    if kind == "expression":
-        count = labels.nan_to_num(0).sum(0)
-        return torch.where(count > 0, count.sum() / ((count > 0).sum() * count.clamp_min(1)), 0.0)
-    if kind == "occurrence":
-        present, absent = (labels == 1).sum(), (labels == 0).sum()
-        return (absent / present.clamp_min(1)).clamp(1 / _MOST, _MOST).float()
-    return None
+def _by_rarity(shares: Tensor) -> Tensor:
+    """``(classes,)`` weights of expressions from their ``(n, classes)`` shares."""
+    count = shares.nan_to_num(0).sum(0)
+    return torch.where(count > 0, count.sum() / ((count > 0).sum() * count.clamp_min(1)), 0.0)
+
+
+def _of_presence(labels: Tensor) -> Tensor:
+    """The weight of a frame that shows an action unit, beside 1 of one that does not."""
+    present, absent = (labels == 1).sum(), (labels == 0).sum()
+    return (absent / present.clamp_min(1)).clamp(1 / _MOST, _MOST).float()
+
+
+_BALANCED: dict[str, Callable[[Tensor], Tensor]] = {"expression": _by_rarity, "occurrence": _of_presence}
 
 
 class Supervised(Baseline):

@@ -89,6 +89,7 @@ class Problems:
             "detail": pl.lit(detail) if isinstance(detail, str) else detail.fill_null(""),
         }
         self._settle()
+        rows = rows.rechunk()  # Polars 2.1 panics in pl.format where one of several chunks is empty, as after concat and filter
         self._frames.append(rows.select(value.cast(PROBLEMS[name]).alias(name) for name, value in told.items()))
 
     def frame(self) -> pl.DataFrame:

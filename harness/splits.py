@@ -67,9 +67,9 @@ def by_lists(samples: pl.DataFrame, lists: Sequence[Sequence[str]], *, group: st
             if fold_of.setdefault(str(name), fold) != fold:
                 raise RequestError(f"{group} {name!r} is in two folds", where="task.folds", remedy="each belongs to one")
     own = samples[group].cast(pl.String)
-    strangers = own.filter(~own.is_in(list(fold_of))).unique().sort().to_list()
-    if strangers or own.null_count():
-        shown = ", ".join("null" if name is None else name for name in strangers[:3]) + (" …" if len(strangers) > 3 else "")
+    strangers = own.filter(~own.is_in(list(fold_of))).unique().sort().to_list() + ["null"] * own.has_nulls()
+    if strangers:
+        shown = ", ".join(strangers[:3]) + (" …" if len(strangers) > 3 else "")
         remedy = f"set task.folds={len(lists)} for folds by {group}, or give lists that name all"
         raise RequestError(f"{group} {shown} is in none of the {len(lists)} published folds", where="task.folds", remedy=remedy)
     part = own.replace_strict(fold_of, return_dtype=pl.Int64).to_numpy()

@@ -15,7 +15,7 @@ def best(labels: np.ndarray, probabilities: np.ndarray) -> float:
         probabilities: ``(n,)``, 0..1.
 
     Returns:
-        Half way between two neighbouring probabilities, in (0, 1]; 0.5 where no sample is labelled present.
+        Half way between two neighbouring probabilities, in [0, 1] (at 0 everything is a detection); 0.5 where nothing is labelled present.
 
     >>> best(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.9]))
     0.25
@@ -29,10 +29,9 @@ def best(labels: np.ndarray, probabilities: np.ndarray) -> float:
     last = np.append(p[1:] < p[:-1], True)  # of equal probabilities all are detected, or none
     f1 = 2 * hits[last] / (np.flatnonzero(last) + 1 + present.sum())
     below = np.append(p[1:], 0.0)[last]
-    middle = (p[last] + below) / 2
+    middle = np.maximum((p[last] + below) / 2, np.nextafter(below, p[last]))  # two that are next to each other have no middle
     good = middle[f1 >= f1.max() - 1e-12]
-    chosen = float(good[np.argmin(np.abs(good - 0.5))])
-    return max(chosen, float(np.finfo(np.float64).tiny))  # a constant of 0 can be detected at no threshold
+    return float(good[np.argmin(np.abs(good - 0.5))])
 
 
 def moved(probabilities: np.ndarray, threshold: float) -> np.ndarray:
@@ -40,12 +39,13 @@ def moved(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
     Args:
         probabilities: ``(n,)``, 0..1.
-        threshold: In (0, 1].
+        threshold: In [0, 1].
 
     >>> moved(np.array([0.0, 0.1, 0.2, 0.6, 1.0]), 0.2).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     p = np.clip(probabilities, 0, 1)
     above = 0.5 + 0.5 * (p - threshold) / max(1 - threshold, 1e-12)
-    moved: np.ndarray = np.where(p < threshold, 0.5 * p / threshold, np.minimum(above, 1))
+    below = 0.5 * p / max(threshold, 1e-300)
+    moved: np.ndarray = np.where(p < threshold, below, np.minimum(above, 1))
     return moved

@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from torchmetrics.functional.regression import concordance_corrcoef
 
 from harness.errors import RequestError
-from harness.metrics import metrics, statistic, units
+from harness.metrics import auc, higher_is_better, metrics, names_for, statistic, units
 
 CLASSES = ("neutral", "happy", "sad")
 VA = ("valence", "arousal")
@@ -245,3 +245,205 @@ def test_an_intensity_is_no_presence() -> None:
 def test_an_unknown_metric_is_answered_with_the_right_one() -> None:
     with pytest.raises(RequestError, match="did you mean 'ccc_valence'"):
         statistic(units(affect(*drawn(20)), targets=VA), "ccc_valance")
+
+
+def test_recall_and_f1_of_each_class_equal_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    true, found = rng.choice(CLASSES, 300, p=[0.7, 0.2, 0.1]).tolist(), rng.choice(CLASSES, 300).tolist()
+    got = metrics(units(expressions(true, found), targets=["expression"], classes=CLASSES))
+    assert got["recall_expression"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(true, found))
+    each = sklearn_metrics.f1_score(true, found, average=None, labels=CLASSES)
+    assert [got[f"f1_{name}"] for name in CLASSES] == pytest.approx(each)
+
+
+# ── votes ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def voted(votes: np.ndarray, chances: np.ndarray) -> pl.DataFrame:
+    """Raters' votes and predicted probabilities, ``(n, 3)`` each; the expression is the plurality's, null on a tie."""
+    best = [CLASSES[int(row.argmax())] if (row == row.max()).sum() == 1 else None for row in votes]
+    frame = expressions(best, [CLASSES[int(row.argmax())] for row in chances])
+    columns = {f"votes_{name}": votes[:, place] for place, name in enumerate(CLASSES)}
+    return frame.with_columns(**columns, **{f"expression_p_{name}": chances[:, place] for place, name in enumerate(CLASSES)})
+
+
+def test_agreement_and_divergence_from_votes_equal_scipy() -> None:
+    rng = np.random.default_rng(4)
+    votes, chances = rng.multinomial(10, [0.5, 0.3, 0.2], 50).astype(float), rng.dirichlet([1, 1, 1], 50)
+    got = metrics(units(voted(votes, chances), targets=["expression"], classes=CLASSES))
+    assert got["agreement_expression"] == pytest.approx(np.mean(votes[np.arange(50), chances.argmax(1)] / 10))
+    assert got["kl_expression"] == pytest.approx(np.mean([stats.entropy(v, p) for v, p in zip(votes, chances, strict=True)]))
+
+
+def test_the_votes_themselves_are_a_perfect_prediction_and_a_face_nobody_named_is_not_scored() -> None:
+    votes = np.array([[6.0, 4, 0], [0, 0, 10], [0, 0, 0]])
+    chances = np.array([[0.6, 0.4, 0], [0, 0, 1.0], [0.3, 0.3, 0.4]])
+    got = metrics(units(voted(votes, chances), targets=["expression"], classes=CLASSES))
+    assert got["kl_expression"] == pytest.approx(0, abs=1e-5)
+    assert got["agreement_expression"] == pytest.approx(0.8)
+
+
+def test_a_probability_of_zero_for_what_raters_saw_costs_much_and_is_finite() -> None:
+    got = metrics(units(voted(np.array([[1.0, 0, 0]]), np.array([[0, 1.0, 0]])), targets=["expression"], classes=CLASSES))
+    assert 10 < got["kl_expression"] < 20
+    assert got["agreement_expression"] == 0
+
+
+def test_a_probability_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(RequestError, match="probability of an expression is not finite"):
+        units(voted(np.array([[1.0, 0, 0]]), np.array([[np.nan, 1.0, 0]])), targets=["expression"], classes=CLASSES)
+
+
+# ── intensities ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def intensities(y: np.ndarray, p: np.ndarray, *, clips: int = 1) -> pl.DataFrame:
+    clip = (np.arange(len(y)) * clips // max(len(y), 1)).astype(str)
+    return pl.DataFrame(
+        {"clip": clip, "subject": clip, "au12_intensity": y, "au12_intensity_pred": p}, schema_overrides={"clip": pl.String}
+    )
+
+
+def icc_3_1(y: np.ndarray, p: np.ndarray) -> float:
+    """Shrout & Fleiss' own way: mean squares of a two-way analysis of variance."""
+    table = np.stack([y, p], 1)
+    n, k = table.shape
+    between = k * ((table.mean(1) - table.mean()) ** 2).sum() / (n - 1)
+    residual = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    error = (residual**2).sum() / ((n - 1) * (k - 1))
+    return float((between - error) / (between + (k - 1) * error))
+
+
+@pytest.mark.parametrize("clips", [1, 7])
+def test_metrics_of_intensities_equal_the_analysis_of_variance_and_scikit_learn(clips: int) -> None:
+    rng = np.random.default_rng(5)
+    y = rng.integers(0, 6, 120).astype(float)
+    p = np.clip(0.6 * y + 1 + rng.normal(0, 0.8, 120), 0, 5)
+    got = metrics(units(intensities(y, p, clips=clips), targets=["au12_intensity"]))
+    assert got["icc_au12"] == pytest.approx(icc_3_1(y, p), abs=1e-12)
+    assert got["pcc_au12"] == pytest.approx(stats.pearsonr(y, p).statistic, abs=1e-12)
+    assert got["mse_au12"] == pytest.approx(sklearn_metrics.mean_squared_error(y, p))
+    assert got["mae_au12"] == pytest.approx(sklearn_metrics.mean_absolute_error(y, p))
+    assert all(got[f"{kind}_au"] == got[f"{kind}_au12"] for kind in ("icc", "pcc", "mse", "mae"))
+
+
+def test_icc_is_blind_to_an_offset_and_ccc_is_not() -> None:
+    y = np.array([0.0, 1, 2, 3, 1, 0])
+    shifted = metrics(units(intensities(y, y + 2), targets=["au12_intensity"]))
+    assert shifted["icc_au12"] == pytest.approx(1)
+    assert shifted["mse_au12"] == pytest.approx(4)
+    assert valence_metrics(y / 5, y / 5 + 0.4)["ccc_valence"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("y", "p", "icc"), [([0, 0, 0], [1, 2, 3], 0), ([1, 2, 3], [2, 2, 2], 0), ([2, 2], [2, 2], math.nan), ([], [], math.nan)]
+)
+def test_constants_have_an_icc_of_zero_and_nothing_at_all_has_none(y: list[float], p: list[float], icc: float) -> None:
+    got = metrics(units(intensities(np.array(y, float), np.array(p, float)), targets=["au12_intensity"]))
+    assert got["icc_au12"] == pytest.approx(icc, nan_ok=True)
+
+
+# ── action units ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def detections(y: np.ndarray, p: np.ndarray, au: str = "au12") -> pl.DataFrame:
+    return pl.DataFrame({au: y, f"{au}_pred": p}, schema_overrides={au: pl.Float64, f"{au}_pred": pl.Float64})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1)), min_size=1, max_size=60),
+)
+def test_the_area_under_the_curve_equals_scikit_learn_ties_and_all(data: list[tuple[bool, float]]) -> None:
+    y, p = (np.array(column, float) for column in zip(*data, strict=True))
+    got = auc(detections(y, p), ["au12"])
+    if len(set(y)) < 2:
+        assert math.isnan(got["auc_au12"])
+    else:
+        assert got["auc_au12"] == pytest.approx(sklearn_metrics.roc_auc_score(y, p))
+        assert auc(detections(y, p / 3 + 0.1), ["au12"])["auc_au12"] == pytest.approx(got["auc_au12"], abs=0.02), "only the order counts"
+    assert got["auc_au"] == pytest.approx(got["auc_au12"], nan_ok=True)
+
+
+def test_cells_that_are_not_labelled_have_no_part_in_the_area() -> None:
+    frame = pl.DataFrame({"au1": [1.0, 0.0, None], "au1_pred": [0.9, 0.1, 0.95]})
+    assert auc(frame, ["au1"])["auc_au1"] == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cells=st.lists(st.tuples(st.sampled_from([0.0, 1.0, None]), st.floats(0, 1)), min_size=1, max_size=50),
+    cut=st.integers(1, 5),
+)
+def test_f1_is_in_range_and_the_same_however_rows_are_ordered_and_cut(cells: list[tuple[float | None, float]], cut: int) -> None:
+    y, p = zip(*cells, strict=True)
+    frame = pl.DataFrame({"au1": y, "au1_pred": p}, schema_overrides={"au1": pl.Float64}).with_row_index("i")
+    one = frame.select(pl.lit("a").alias("clip"), pl.lit("a").alias("subject"), "au1", "au1_pred")
+    many = frame.select((pl.col("i") % cut).cast(pl.String).alias("clip"), pl.lit("a").alias("subject"), "au1", "au1_pred")[::-1]
+    got, again = (metrics(units(rows, targets=["au1"]))["f1_au1"] for rows in (one, many))
+    assert got == pytest.approx(again, nan_ok=True)
+    known = [(a, b >= 0.5) for a, b in cells if a is not None]
+    if any(a for a, _ in known) or any(b for _, b in known):
+        assert got == pytest.approx(sklearn_metrics.f1_score([a for a, _ in known], [b for _, b in known]))
+    else:
+        assert math.isnan(got)
+
+
+# ── all at once ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_p_mtl_is_the_sum_of_its_three_parts_each_over_what_is_labelled_for_it() -> None:
+    rng = np.random.default_rng(6)
+    n = 300
+    y, p = rng.uniform(-1, 1, (2, n)), rng.uniform(-1, 1, (2, n))
+    expression, guess = rng.choice(CLASSES, n), rng.choice(CLASSES, n)
+    au, chance = rng.integers(0, 2, n).astype(float), rng.random(n)
+    frame = expressions(expression.tolist(), guess.tolist()).with_columns(
+        valence=y[0], arousal=y[1], valence_pred=p[0], arousal_pred=p[1], au1=au, au1_pred=chance
+    )
+    holes = frame.with_row_index("i").with_columns(
+        pl.when(pl.col("i") % 3 != 0).then("valence"),
+        pl.when(pl.col("i") % 3 != 0).then("arousal"),
+        pl.when(pl.col("i") % 5 != 0).then("expression"),
+        pl.when(pl.col("i") % 7 != 0).then("au1"),
+    )
+    got = metrics(units(holes, targets=["valence", "arousal", "expression", "au1"], classes=CLASSES))
+    i = np.arange(n)
+    va, ex, at = i % 3 != 0, i % 5 != 0, i % 7 != 0
+    expected = (_population_ccc(y[0][va], p[0][va]) + _population_ccc(y[1][va], p[1][va])) / 2
+    expected += sklearn_metrics.f1_score(expression[ex], guess[ex], average="macro")
+    expected += sklearn_metrics.f1_score(au[at], chance[at] >= 0.5)
+    assert got["p_mtl"] == pytest.approx(expected)
+
+
+def test_a_perfect_prediction_of_everything_has_a_p_mtl_of_three() -> None:
+    y, _ = drawn(60)
+    labels = (list(CLASSES) * 20)[:60]
+    frame = expressions(labels, labels).with_columns(valence=y, arousal=-y, valence_pred=y, arousal_pred=-y)
+    frame = frame.with_columns(au1=(pl.col("valence") > 0).cast(pl.Float64)).with_columns(au1_pred="au1")
+    assert metrics(units(frame, targets=["valence", "arousal", "expression", "au1"], classes=CLASSES))["p_mtl"] == pytest.approx(3)
+
+
+def test_sagr_can_leave_out_the_frames_labelled_zero() -> None:
+    got = valence_metrics([0, 0, 0.5, -0.5, 0.2], [0, 0.1, 0.3, 0.2, 0.1])
+    assert got["sagr_valence"] == pytest.approx(3 / 5)
+    assert got["sagr_nonzero_valence"] == pytest.approx(2 / 3)
+    assert math.isnan(valence_metrics([0, 0], [0, 1])["sagr_nonzero_valence"])
+
+
+def test_the_metrics_of_a_task_are_known_before_there_are_predictions() -> None:
+    targets = ["valence", "arousal", "expression", "au1", "au4_intensity"]
+    y, _ = drawn(6)
+    frame = voted(np.eye(3)[[0, 1, 2, 0, 1, 2]], np.eye(3)[[0, 1, 2, 0, 1, 2]]).with_columns(
+        **{f"{name}{part}": y for name in ("valence", "arousal") for part in ("", "_pred")},
+        **{f"{name}{part}": np.abs(np.sign(y)) for name in ("au1", "au4_intensity") for part in ("", "_pred")},
+    )
+    got = metrics(units(frame, targets=targets, classes=CLASSES)) | auc(frame, targets)
+    assert names_for(targets, CLASSES, votes=True) == tuple(got)
+
+
+def test_errors_and_divergences_are_better_when_lower() -> None:
+    known = names_for(["valence", "arousal", "expression", "au1", "au1_intensity"], CLASSES, votes=True)
+    lower = {name for name in known if not higher_is_better(name)}
+    assert {name.split("_")[0] for name in lower} == {"rmse", "mse", "mae", "kl", "undefined"}
+    assert all(higher_is_better(name) for name in ("ccc", "f1_au12", "p_mtl", "auc_au", "icc_au", "sagr", "accuracy_expression"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.errors import RequestError
 from harness.samples import conform
-from harness.splits import by_group, guard, guard_support, official
+from harness.splits import by_group, by_lists, check_settings, guard, guard_support, official
 from harness.task import Split
 
 
@@ -219,3 +219,62 @@ def test_splitting_imports_no_torch() -> None:
     code = "import sys, harness.splits, harness.frames, tasks.datasets.afew_va, tasks.datasets.affectnet; print('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+# ── published lists ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LISTS = [["a", "b"], ["c", "d"], ["e", "f"]]
+
+
+def test_each_published_list_is_tested_once_and_the_others_train_and_validate() -> None:
+    samples = samples_of([*"fedcba", "a"])
+    splits = by_lists(samples, LISTS, group="subject", seed=0, validation=0.25)
+    assert [values(samples, "subject", split.test) for split in splits] == [set(names) for names in LISTS]
+    for split, names in zip(splits, LISTS, strict=True):
+        assert values(samples, "subject", split.train) | values(samples, "subject", split.validation) == set("abcdef") - set(names)
+        assert len(values(samples, "subject", split.validation)) == 1
+        guard(samples, no_digests(samples), split, group="subject")
+
+
+def test_a_published_fold_may_lack_some_of_its_subjects_but_not_all() -> None:
+    samples = samples_of([*"ace"])
+    assert [split.test.size for split in by_lists(samples, LISTS, group="subject", seed=0, validation=0)] == [3, 3, 3]
+    with pytest.raises(RequestError, match=r"fold 2 \(e, f …\) has no sample"):
+        by_lists(samples_of([*"abcd"]), LISTS, group="subject", seed=0, validation=0)
+
+
+@pytest.mark.parametrize(("subject", "shown"), [("x", "subject x"), (None, "subject null")])
+def test_a_subject_that_no_published_fold_names_is_refused_with_a_way_out(subject: str | None, shown: str) -> None:
+    with pytest.raises(RequestError, match=rf"{shown} is in none of the 3 published folds.*set task.folds=3"):
+        by_lists(samples_of([*"abcdef", subject]), LISTS, group="subject", seed=0, validation=0)
+
+
+def test_a_subject_in_two_published_folds_is_refused() -> None:
+    with pytest.raises(RequestError, match="'a' is in two folds"):
+        by_lists(samples_of([*"ab"]), [["a"], ["b", "a"]], group="subject", seed=0, validation=0)
+
+
+def test_a_validation_part_of_its_own_is_taken_whole() -> None:
+    samples = samples_of([*"abcdef"]).with_columns(split=pl.Series(np.repeat(["train", "validation", "test"], 6)))
+    split = official(samples, test="test", validation="validation", seed=0)
+    assert [values(samples, "subject", part) for part in (split.train, split.validation, split.test)] == [set("ab"), set("cd"), set("ef")]
+    with pytest.raises(RequestError, match="the validation part, which is used already"):
+        official(samples, test="validation", validation="validation", seed=0)
+    with pytest.raises(RequestError, match="no official part 'test'"):
+        official(samples.filter(pl.col("split") != "test"), test="validation", validation="test", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"folds": [["a"]]}, "folds are no lists"),
+        ({"folds": ["a", "b"]}, "folds are no lists"),
+        ({"folds": [["a"], []]}, "folds are no lists"),
+        ({"folds": 3, "validation": "validation"}, "folds have no official part"),
+        ({"folds": [["a"], ["b"]], "validation": "test"}, "folds have no official part"),
+        ({"validation": "part"}, "give a share from 0 to below 1"),
+    ],
+)
+def test_settings_of_a_split_that_cannot_be_are_refused(given: dict[str, Any], line: str) -> None:
+    with pytest.raises(RequestError, match=line):
+        check_settings(**{"folds": 1, "seed": 0, "validation": 0.2, "least_folds": 1} | given)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from omegaconf import OmegaConf
 from sklearn.metrics import accuracy_score, f1_score
 
+from harness.config import available, compose
 from harness.errors import RequestError
-from harness.plan import TASK_FACTS
+from harness.plan import make_task
 from harness.samples import EXPRESSIONS, conform
 from tasks.recognition import Recognition
-
-CONFIGS = Path(__file__).parents[2] / "configs" / "task"
 
 
 def task(**changed: Any) -> Recognition:
@@ -129,6 +126,114 @@ class TestValenceArousal:
         assert metrics["ccc"] == pytest.approx((metrics["ccc_valence"] + 1) / 2)
 
 
+AUS = {"targets": ["au1", "au12"], "primary": "f1_au"}
+
+
+class TestActionUnits:
+    def coded(self) -> pl.DataFrame:
+        n = 60
+        draw = np.random.default_rng(1)
+        return conform(
+            pl.DataFrame(
+                {
+                    "sample": [f"{i:02d}.jpg" for i in range(n)],
+                    "image": [f"{i:02d}.jpg" for i in range(n)],
+                    "clip": [f"s{i // 10}" for i in range(n)],
+                    "subject": [f"s{i // 10}" for i in range(n)],
+                    "frame": list(range(n)),
+                    "au1_intensity": draw.integers(0, 6, n),
+                    "au12_intensity": [None if i % 7 == 0 else int(draw.integers(0, 6)) for i in range(n)],
+                }
+            )
+        )
+
+    def test_a_rule_makes_the_labels_and_stands_in_the_protocol(self) -> None:
+        recognition = task(**AUS, labels={"present": {"_target_": "tasks.labels.Present", "at": 3}}, folds=3, group="subject")
+        chosen = recognition.select(self.coded())
+        assert (chosen["au1"] == (chosen["au1_intensity"] >= 3)).all()
+        assert chosen["au12"].null_count() == 9
+        assert recognition.info.protocol == "official-intensity-3-3-folds-seed-0"
+
+    def test_a_rule_can_be_taken_away(self) -> None:
+        assert task(**AUS, labels={"present": None}).rules == []
+
+    def test_without_the_rule_that_makes_them_labels_are_missing_and_said(self) -> None:
+        with pytest.raises(RequestError, match="the samples have no au1, au12"):
+            task(**AUS).select(self.coded())
+
+    def test_published_folds_are_lists_and_their_content_is_in_the_protocol(self) -> None:
+        lists = [["s0", "s1"], ["s2", "s3"], ["s4", "s5"]]
+        recognition = task(**AUS, labels={"present": {"_target_": "tasks.labels.Present"}}, folds=lists, group="subject", validation=0.2)
+        chosen = recognition.select(self.coded())
+        assert recognition.folds == 3
+        assert [set(chosen["subject"][recognition.split(chosen, fold).test]) for fold in range(3)] == [set(names) for names in lists]
+        other = task(**AUS, folds=[["s0", "s2"], ["s1", "s3"], ["s4", "s5"]], group="subject").info.protocol
+        assert "3-published-folds" in recognition.info.protocol
+        assert recognition.info.protocol.removeprefix("official-intensity-2-") != other.removeprefix("official-")
+
+    def test_what_is_not_labelled_is_not_scored_cell_by_cell(self) -> None:
+        recognition = task(**AUS)
+        labels = {"au1": [1.0, 0, None, 1], "au12": [None, 0.0, None, 1]}
+        names = {"sample": list("abcd"), "clip": list("abcd"), "subject": list("abcd"), "frame": [0] * 4, "support": [False] * 4}
+        score = recognition.score(pl.DataFrame(names | labels | {"au1_pred": [0.9, 0.6, 0.9, 0.2], "au12_pred": [0.9, 0.1, 0.9, 0.7]}))
+        assert score.metrics["f1_au1"] == pytest.approx(0.5)
+        assert score.metrics["f1_au12"] == 1
+        assert score.metrics["auc_au12"] == 1
+        assert score.metrics["frames_scored"] == 3
+
+    def test_a_threshold_is_a_half_or_chosen_on_validation(self) -> None:
+        recognition = task(**AUS)
+        assert recognition.setting({"threshold": "0.5"}) == recognition.setting({}) == {}
+        assert recognition.setting({"threshold": "validation"}) == {"threshold": "validation"}
+        with pytest.raises(RequestError, match=r"no threshold 'test' \(evaluate.threshold\); choose from: 0.5, validation"):
+            recognition.setting({"threshold": "test"})
+        with pytest.raises(RequestError, match="evaluate cannot be"):
+            task().setting({"threshold": "validation"})
+
+    def test_the_parts_of_the_score_are_shown_beside_it(self) -> None:
+        assert task(**AUS).info.parts == ("f1_au1", "f1_au12", "auc_au")
+        mtl = task(targets=["valence", "arousal", "expression", "au1"], primary="p_mtl")
+        assert mtl.info.parts[:3] == ("ccc", "f1_expression", "f1_au")
+
+    def test_an_error_is_better_when_it_is_lower(self) -> None:
+        assert not task(targets=["au1_intensity"], primary="mse_au").info.higher_is_better
+        assert task(targets=["au1_intensity"], primary="icc_au").info.higher_is_better
+
+
+class TestHiddenLabels:
+    def test_images_of_a_test_part_that_nobody_has_labels_of_are_there_to_be_predicted(self) -> None:
+        hidden = images().with_columns(
+            pl.when(pl.col("split") == "train").then("expression"),
+            *(pl.when(pl.col("split") == "train").then(name).alias(name) for name in ("valence", "arousal")),
+            split=pl.col("split").replace("validation", "test"),
+        )
+        recognition = task(test="test")
+        chosen = recognition.select(hidden)
+        assert chosen.filter(split="test").height == 50
+        assert chosen.filter(split="train")["expression"].null_count() == 0
+        predictions = predicted(chosen.filter(split="test").with_columns(pl.lit("sad").alias("expression")), recognition.classes)
+        assert np.isnan(recognition.score(predictions.with_columns(expression=pl.lit(None, pl.String))).metrics["accuracy_expression"])
+
+    def test_where_only_this_label_is_missing_nothing_is_there(self) -> None:
+        assert (
+            not task(targets=["valence", "arousal"], primary="ccc").select(images()).filter(split="validation")["valence"].is_null().any()
+        )
+
+
+class TestVotes:
+    def test_votes_are_scored_beside_the_majority(self) -> None:
+        recognition = task(primary="agreement_expression", labels={"votes": {"_target_": "tasks.labels.Votes"}})
+        votes = {f"votes_{name}": [8 if name == "happy" else 0, 5 if name in ("happy", "sad") else 0] for name in EXPRESSIONS[:8]}
+        chances = {f"expression_p_{name}": [float(name == "happy")] * 2 for name in EXPRESSIONS[:8]}
+        names = {"sample": ["a", "b"], "clip": ["a", "b"], "subject": [None, None], "frame": [0, 0], "support": [False, False]}
+        frame = pl.DataFrame(names | votes | chances | {"expression": ["happy", None], "expression_pred": ["happy", "happy"]})
+        score = recognition.score(frame.cast({"subject": pl.String}))
+        assert score.metrics["agreement_expression"] == pytest.approx(0.75)
+        assert score.metrics["accuracy_expression"] == 1
+        assert score.metrics["frames_scored"] == 2
+        assert "votes-from-1" in recognition.info.protocol
+
+
 class TestRequests:
     @pytest.mark.parametrize("evaluate", [{}, {"support": {}}, {"support": {"size": 0}}, {"support": {"size": "0"}}])
     def test_no_support_is_the_one_setting(self, evaluate: dict[str, Any]) -> None:
@@ -149,7 +254,11 @@ class TestRequests:
                 {"primary": "acuracy_expression"},
                 "no metric 'acuracy_expression' for these targets (task.primary); did you mean 'accuracy_expression'?",
             ),
-            ({"targets": ["valence"], "primary": "ccc"}, "no metric 'ccc' for these targets (task.primary); choose from: ccc_valence, pcc_valence, rmse_valence, sagr_nonzero_valence, sagr_valence"),
+            (
+                {"targets": ["valence"], "primary": "ccc"},
+                "no metric 'ccc' for these targets (task.primary); choose from: ccc_valence, "
+                "pcc_valence, rmse_valence, sagr_nonzero_valence, sagr_valence",
+            ),
             ({"classes": 5}, "5 classes (task.classes); give 7 or 8, in AffectNet's order, or a list of names"),
             ({"classes": ["neutral", "hapy"]}, "unknown expression 'hapy' (task.classes); did you mean 'happy'?"),
         ],
@@ -160,10 +269,26 @@ class TestRequests:
         assert str(error.value) == line
 
 
-@pytest.mark.parametrize("name", ["afew_va", "affectnet_expression", "affectnet_va"])
+@pytest.mark.parametrize("name", sorted(available("task")))
 def test_each_configured_task_can_be_made_and_evaluated_as_configured(name: str) -> None:
-    config: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))
-    node = {key: value for key, value in config["task"].items() if key not in ("_target_", *TASK_FACTS)}
-    recognition = Recognition(**node, dataset={"name": "d"})
-    assert recognition.info.name == name
-    assert recognition.setting(config["evaluate"]) == {}
+    composed = compose([f"task={name}"])
+    made = make_task(composed["task"])
+    assert made.info.name == name
+    made.setting(composed["evaluate"])
+    assert available("task")[name]
+    for control in composed["task"]["controls"]:
+        targets = compose([f"baseline={control}"])["baseline"]["targets"]
+        assert targets is None or set(made.info.targets) <= set(targets)
+
+
+PUBLISHED = {"disfa": (27, ["SN003", "SN013", "SN002"], 8), "bp4d": (41, ["F007", "M011", "F001"], 12)}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_folds_share_out_every_subject_once(name: str) -> None:
+    made: Any = make_task(compose([f"task={name}"])["task"])
+    subjects, first, aus = PUBLISHED[name]
+    everybody = [subject for names in made.lists for subject in names]
+    assert len(everybody) == len(set(everybody)) == subjects
+    assert [names[0] for names in made.lists] == first
+    assert len(made.info.targets) == aus
