@@ -65,11 +65,11 @@ def read(root: str | Path, *, distribution: str = "auto", automatic: bool = Fals
     distribution = str(distribution)
     if distribution not in DISTRIBUTIONS:
         remedy = did_you_mean(distribution, DISTRIBUTIONS)
-        raise RequestError(f"no distribution {distribution!r} of AffectNet", where="dataset.read.distribution", remedy=remedy)
+        raise RequestError(f"no distribution {distribution!r} of AffectNet", where="distribution", remedy=remedy)
     problems = Problems()
     lists, sets = _find(root, automatic, problems)
     if distribution == "auto" and lists and sets:
-        remedy = "set dataset.read.distribution to 2015 or 2021"
+        remedy = "set distribution (in a run: task.dataset.read.distribution) to 2015 or 2021"
         raise RequestError(f"both distributions of AffectNet are in {str(root)!r}", where="task.root", remedy=remedy)
     if lists and distribution != "2021":
         folders = list(dict.fromkeys(lists.values()))
@@ -80,7 +80,8 @@ def read(root: str | Path, *, distribution: str = "auto", automatic: bool = Fals
         rows = pl.concat([_read_set(root, folder, problems) for folder in sets])
     else:
         remedy = "AffectNet has training.csv and validation.csv (2015), or train_set/annotations and val_set/annotations (2021)"
-        raise RequestError(f"no AffectNet in {str(root)!r}", where="task.root", remedy=remedy)
+        what = "AffectNet" if distribution == "auto" else f"AffectNet of {distribution}"
+        raise RequestError(f"no {what} in {str(root)!r}", where="task.root", remedy=remedy)
     first = rows["sample"].is_first_distinct()
     problems.extend(rows.filter(~first), "row stands twice", "the first one is used, the validation part's before the other's")
     rows = rows.filter(first)
