@@ -142,7 +142,8 @@ def read(
             given = {"split": pl.lit(split, dtype=pl.String)} if split and "split" not in table.columns else {}
             parts.append(table.with_columns(file=pl.lit(str(path)), within=pl.lit(path.relative_to(root).as_posix()), **given))
     if not parts:
-        remedy = "name its columns in dataset.read.columns, or its files in dataset.read.files"
+        why = problems.frame()["detail"].to_list()[:1]
+        remedy = "; ".join([*why, "set dataset.read.columns, separator or files"])
         raise RequestError(f"no csv in {disk.text(str(root))!r} has a column that is known", where="task.root", remedy=remedy)
     rows = pl.concat(parts, how="diagonal")
     rows = rows.with_columns(_said(name) for name in rows.columns if name not in ("file", "within", "line"))
