@@ -49,7 +49,6 @@ def report(reading: Reading, published: Mapping[str, int | Sequence[int]], *, ex
         "images": samples["image"].count(),
         "clips": samples["clip"].n_unique(),
         "subjects": samples["subject"].drop_nulls().n_unique(),
-        **{f"labelled {name}": samples[name].count() for name in _measured(samples)},
         **_by_split(samples, pl.lit("samples"), pl.lit(True)),
         **_by_split(samples, pl.col("expression").cast(pl.String), pl.col("expression").is_not_null(), whole=True),
     }

@@ -25,6 +25,9 @@ from typing import Any, Protocol
 import numpy as np
 
 VIDEOS = (".avi", ".mp4", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".wmv", ".webm")
+_SAFE = {"protocol_whitelist": "file", "format_whitelist": "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegvideo,mpegts,asf"}
+"""What FFmpeg may read: it looks at the content and not at the name, and a list of other files is a kind of video to it."""
+
 _LARGEST = 256 << 20  # bytes of one image: a larger member of an archive is a trap
 _MARK = "::"
 
@@ -204,7 +207,7 @@ def _opened(video: str | Path) -> Any:
     import av
 
     with _told("no video"):
-        container = av.open(str(video))
+        container = av.open(str(video), options=_SAFE)
     if not container.streams.video:
         container.close()
         raise OSError("it has no picture")

@@ -64,12 +64,13 @@ class Problems:
     """What was wrong with a dataset on disk, in the order it was met."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[str, str, int | None, str | None, str]] = []
+        self._rows: list[tuple[str, str | None, int | None, str | None, str | None]] = []
         self._frames: list[pl.DataFrame] = []
 
     def add(self, kind: str, file: str | Path, detail: str = "", *, line: int | None = None, sample: str | None = None) -> None:
-        """One problem."""
-        self._rows.append((kind, str(file), line, sample, detail))
+        """One problem. What is no text (lone surrogates, of file names and JSON) is written with question marks."""
+        where, whose, told = (part and part.encode("utf-8", "replace").decode() for part in (str(file), sample, detail))
+        self._rows.append((kind, where, line, whose, told))
 
     def extend(self, rows: pl.DataFrame, kind: str, detail: str | pl.Expr = "") -> None:
         """One problem for each of some rows, as many as there may be.

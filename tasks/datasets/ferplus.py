@@ -25,7 +25,7 @@ from harness.errors import RequestError, did_you_mean
 from harness.images import part_of
 from harness.samples import Problems, Reading, check, conform
 from tasks.datasets import files
-from tasks.datasets.vocabulary import CODES, EXPRESSION_NAMES
+from tasks.datasets.vocabulary import ANSWER_NAMES, CODES, EXPRESSION_NAMES
 
 LABELS = ("auto", "ferplus", "fer2013")
 
@@ -40,8 +40,7 @@ _KEPT = 80  # bytes of each end of a long line: all of it but pixels
 def read(root: str | Path, *, labels: str = "auto") -> Reading:
     """All images that have a name.
 
-    Of FERPlus, ``votes_neutral`` … ``votes_contempt`` are the votes as they stand; what they lack to ten went to "unknown" and "not a
-    face". The expression is the one that more raters chose than any other answer, and null where that is "unknown" or "not a face", or
+    Of FERPlus, ``votes_neutral`` … ``votes_contempt``, ``votes_unknown`` and ``votes_no_face`` are the votes as they stand. The expression is the one that more raters chose than any other answer, and null where that is "unknown" or "not a face", or
     where two answers tie. A sample is called as its image. Of FER2013 alone, the expression is its label, and a sample's name says
     in which line it stands.
 
@@ -236,13 +235,12 @@ def _decided(rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:
     rows = rows.with_columns(pl.when(~unread & fits).then(pl.col(_VOTES)).cast(pl.Int64))
     total = pl.sum_horizontal(_VOTES, ignore_nulls=False)
     problems.extend(rows.filter(total != _RATERS), "votes that are not ten", pl.format("their sum is {}", total))
-    names = {name: EXPRESSION_NAMES[name] for name in _VOTES if name in EXPRESSION_NAMES}
     most = pl.max_horizontal(_VOTES)
     alone = pl.sum_horizontal(pl.col(name) == most for name in _VOTES) == 1
-    chosen = pl.coalesce(pl.when(alone & (pl.col(name) == most)).then(pl.lit(ours)) for name, ours in names.items())
-    return rows.select(
-        "sample", "line", "file", "split", "image", *(pl.col(n).alias(f"votes_{ours}") for n, ours in names.items()), expression=chosen
-    )
+    named = {name: EXPRESSION_NAMES[name] for name in _VOTES if name in EXPRESSION_NAMES}
+    chosen = pl.coalesce(pl.when(alone & (pl.col(name) == most)).then(pl.lit(ours)) for name, ours in named.items())
+    votes = (pl.col(name).alias(f"votes_{ANSWER_NAMES[name]}") for name in _VOTES)
+    return rows.select("sample", "line", "file", "split", "image", *votes, expression=chosen)
 
 
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -38,6 +38,9 @@ _SYNONYMS = {
 EXPRESSION_NAMES: dict[str, str] = {name: canon for canon, names in _SYNONYMS.items() for name in (canon, *names)}
 """Lower-case name in any of the datasets → canonical expression."""
 
+ANSWER_NAMES: dict[str, str] = {**EXPRESSION_NAMES, "unknown": "unknown", "nf": "no_face"}
+"""Lower-case name of what a rater may answer → whom the vote is for."""
+
 AFF_WILD2_AUS = (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26)
 ABAW1_AUS = (1, 2, 4, 6, 12, 15, 20, 25)
 DISFA_AUS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)  # DISFA+ has the same

@@ -12,7 +12,7 @@ from PIL import Image
 
 from harness.errors import RequestError, did_you_mean
 from harness.samples import EXPRESSIONS
-from tasks.datasets.vocabulary import EXPRESSION_NAMES, FER2013
+from tasks.datasets.vocabulary import ANSWER_NAMES, EXPRESSION_NAMES, FER2013
 from tasks.synthetic.world import World
 from tasks.synthetic.writing import Quirk, Written, at_least, new_folder, written
 
@@ -90,7 +90,7 @@ def write(
             (partial / images[missing]).unlink()
             planted.append(("missing image", images.pop(missing), missing))
     named = [face for face in faces if face.name]
-    votes = {EXPRESSION_NAMES[answer]: [face.votes[place] for face in named] for place, answer in enumerate(ANSWERS[:8])}
+    votes = {ANSWER_NAMES[answer.lower()]: [face.votes[place] for face in named] for place, answer in enumerate(ANSWERS)}
     samples = pl.DataFrame(
         {
             "sample": [face.name for face in named],
@@ -99,7 +99,7 @@ def write(
             "frame": 0,
             "split": [_SPLITS[face.usage] for face in named],
             "expression": pl.Series([_chosen(face.votes) for face in named], dtype=pl.String),
-            **{f"votes_{name}": votes[name] for name in EXPRESSIONS if name in votes},
+            **{f"votes_{name}": counts for name, counts in votes.items()},
         }
     )
     return written(root, samples, planted)

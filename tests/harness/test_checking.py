@@ -66,7 +66,7 @@ def test_a_check_counts_what_is_there_and_every_problem_by_kind(harness: Run, af
     assert found["images"] == (5, None)
     assert found["clips"] == (3, 600)
     assert found["subjects"] == (2, None)
-    assert (found["labelled valence"], found["labelled arousal"]) == ((5, None), (6, None))
+    assert [(row["label"], row["split"], row["samples"]) for row in report["labels"]] == [("valence", "all", 5), ("arousal", "all", 6)]
     (unreadable,) = [problem["examples"][0] for problem in report["problems"] if problem["kind"] == "unreadable file"]
     assert (Path(unreadable["file"]).name, unreadable["line"]) == ("004.json", 2)
 
@@ -117,6 +117,51 @@ def test_expressions_stand_beside_what_was_published_of_their_part() -> None:
     assert found["train samples"] == (2, None)
 
 
+def test_what_was_published_and_is_not_there_is_told_with_its_difference() -> None:
+    frame = conform(pl.DataFrame({"sample": ["a"], "clip": ["a"], "split": ["train"], "expression": ["sad"]}))
+    report = checking.report(Reading(frame, Problems().frame()), {"subjects": 27, "train": [3, 4, 5]})
+    rows = {row["what"]: (row["found"], row["published"], row["difference"]) for row in report["counts"]}
+    assert rows["train happy"] == (0, 4, -4)
+    assert rows["train sad"] == (1, 5, -4)
+    assert rows["subjects"] == (0, 27, -27)
+    assert rows["clips"] == (1, None, None)
+
+
+def test_labels_are_counted_by_part_and_value() -> None:
+    frame = conform(
+        pl.DataFrame(
+            {
+                "sample": ["a", "b", "c"],
+                "clip": ["a", "b", "c"],
+                "split": ["train", "train", "test"],
+                "valence": [0.5, -0.1, None],
+                "au4": [1, 0, None],
+                "au4_intensity": [3, 0, 5],
+            }
+        )
+    )
+    report = checking.report(Reading(frame, Problems().frame()), {})
+    assert [tuple(row.values()) for row in report["labels"]] == [
+        ("valence", "train", 2, pytest.approx(0.2), {}),
+        ("au4", "train", 2, 0.5, {"0": 1, "1": 1}),
+        ("au4_intensity", "test", 1, 5.0, {"5": 1}),
+        ("au4_intensity", "train", 2, 1.5, {"0": 1, "3": 1}),
+    ]
+    _, labels, _ = checking.tables(report)
+    assert labels["values"].to_list() == ["", "0: 1, 1: 1", "5: 1", "0: 1, 3: 1"]
+
+
+def test_a_clip_or_subject_in_two_official_parts_is_a_problem() -> None:
+    frame = conform(
+        pl.DataFrame(
+            {"sample": list("abc"), "clip": ["v", "v", "w"], "frame": [1, 2, 1], "subject": list("pps"), "split": ["train", "test", None]}
+        )
+    )
+    report = checking.report(Reading(frame, Problems().frame()), {})
+    assert problems(report) == {"clip in two parts": 1, "subject in two parts": 1}
+    assert report["problems"][0]["examples"][0]["detail"] == "clip v is in test and train"
+
+
 def test_only_some_examples_of_a_kind_are_told_and_all_are_counted() -> None:
     met = Problems()
     for number in range(5):
@@ -142,6 +187,10 @@ def test_only_some_examples_of_a_kind_are_told_and_all_are_counted() -> None:
         (["check", "afew_va", ".", "--examples", "few"], "--examples"),
         (["chekc", "afew_va", "."], "check"),
         (["synth", "afew_va", "x", "subject=2"], "did you mean 'subjects'?"),
+        (["synth", "afew_va", "x", "--subject", "2"], "did you mean 'subjects'?"),
+        (["synth", "afew_va", "x", "frames=[2"], "'[2' is no value"),
+        (["check", "affectnet", ".", "distribution=2051"], "did you mean '2021'?"),
+        (["check", "affectnet", ".", "distributions=2021"], "did you mean 'distribution'?"),
         (["cache", "afew_va", ".", "--task", "afew_vaa"], "did you mean 'afew_va'?"),
         (["cache", "affectnet", ".", "--task", "afew_va"], "no task reads affectnet (--task afew_va)"),
     ],
@@ -157,7 +206,7 @@ def test_a_wrong_request_is_one_line(harness: Run, tmp_path: Path, arguments: li
 def test_a_copy_is_made_up_checked_and_cached(harness: Run, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     options = ("--config-dir", "configs")
-    assert harness("data", "synth", "toy", str(root), "subjects=3", "clips=1", *options).returncode == 0
+    assert harness("data", "synth", "toy", str(root), "subjects=3", "--clips", "1", "--seed=1", *options).returncode == 0
     checked = harness("data", "check", "toy", str(root), "--format", "json", *options)
     assert counts(json.loads(checked.stdout))["samples"] == (24, None)
     assert problems(json.loads(checked.stdout)) == {}

@@ -16,6 +16,7 @@ import pytest
 from harness import evaluation, identity, plan, snapshot
 from harness.baseline import Baseline, Query
 from harness.plan import Plan, Sweep
+from harness.samples import label_columns
 from harness.store import Store
 from tests.conftest import PLUGIN
 
@@ -345,3 +346,43 @@ def test_weights_that_are_gone_are_told(toy: Plan, fitted: Store, tmp_path: Path
     (store.fit_folder(toy.rows["fit"][0]) / "weights.safetensors").unlink()
     assert run(toy, store).failed == 2
     assert all("cannot read the weights" in failure["error"] for failure in store.failures().values())
+
+
+# ── thresholds ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Timid(Baseline):
+    """Orders the frames rightly and calls none of them present; says what it was asked for, and sees no label."""
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        assert not set(label_columns(query.test.samples))
+        assert not query.support.any()
+        ASKED.append(query.part)
+        grey = query.test.frames[np.arange(query.test.samples.height)].mean(axis=(1, 2, 3))
+        return {"au1": grey / 255 * 0.4}
+
+
+ASKED: list[str] = []
+TIMID = ["task=toy_units", "baseline=hostile", f"baseline._target_={__name__}.Timid", "baseline.name=timid", "baseline.targets=[au1]"]
+
+
+def test_a_threshold_chosen_on_validation_moves_what_is_written_and_never_sees_the_test_labels(planned: Planned, store: Store) -> None:
+    made = planned({"timid": TIMID}, {"evaluate.threshold": ["0.5", "validation"]})
+    ASKED.clear()
+    assert run(made, store) == evaluation.Outcome(made=2)
+    records = {record["setting"]: record for record in store.records().iter_rows(named=True)}
+    plain, chosen = (records[setting] for setting in ("{}", '{"threshold":"validation"}'))
+    assert plain["score"] == 0
+    assert chosen["score"] > 0.9, "the order is right, so the right threshold finds nearly all"
+    assert ASKED == ["test", "test", "validation"]
+    before, after = (store.read_predictions(record["predictions"], record["sha256"]) for record in (plain, chosen))
+    assert before["au1"].equals(after["au1"])
+    assert before["au1_pred"].rank().equals(after["au1_pred"].rank())
+    assert json.loads(plain["metrics"])["auc_au1"] == json.loads(chosen["metrics"])["auc_au1"] == 1
+
+
+def test_without_a_validation_part_there_is_no_threshold_to_choose(planned: Planned, store: Store) -> None:
+    made = planned({"timid": [*TIMID, "task.validation=0"]}, {"evaluate.threshold": ["validation"]})
+    assert run(made, store) == evaluation.Outcome(failed=1)
+    (failure,) = store.failures().values()
+    assert "no validation part to choose thresholds on (evaluate.threshold); set task.validation" in failure["error"]

@@ -482,3 +482,10 @@ def test_the_same_pixels_in_containers_of_two_kinds_are_one_crop(tmp_path: Path)
     table = write_csv(tmp_path / "fer2013.csv", [7])
     filled = fill(samples_of([part_of(archive, "1.pgm"), part_of(table, 2)]), SMALL, tmp_path / "cache")
     assert len({*filled.frames.digests.tolist()}) == 1, "so that duplicates are found wherever they lie"
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
+    write_film(tmp_path / "private.avi", 2)
+    (tmp_path / "clip.avi").write_text("ffconcat version 1.0\nfile private.avi\n")
+    with pytest.raises(OSError, match="no video"):
+        frames_in(tmp_path / "clip.avi")

@@ -70,6 +70,7 @@ def test_votes_meet_their_pixels_by_the_order_of_the_rows(tmp_path: Path, quote:
     names = ["neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt"]
     assert samples.select(f"votes_{name}" for name in names).rows()[0] == (4, 0, 1, 0, 0, 2, 3, 0)
     assert samples.select(pl.sum_horizontal(f"votes_{name}" for name in names)).to_series().to_list() == [10, 8, 9, 10]
+    assert samples.select("votes_unknown", "votes_no_face").rows() == [(0, 0), (2, 0), (1, 0), (0, 0)]
     with Images() as images:
         assert images.read(samples["image"][2]) == b"P5 48 48 255\n" + bytes([3]) * 48**2
     assert told(reading.problems) == [("row without an image name", 4)]
