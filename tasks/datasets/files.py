@@ -21,9 +21,11 @@ def folder(root: str | Path, title: str) -> Path:
     """The dataset's folder.
 
     Raises:
-        RequestError: There is none.
+        RequestError: There is none, or its path is no text.
     """
     root = Path(root)
+    if str(root) != text(str(root)):
+        raise RequestError(f"the path {text(str(root))!r} is no UTF-8", where="task.root", remedy="give the folder another name")
     if not os.path.isdir(root):  # noqa: PTH112  Path.is_dir() raises where it may not look
         raise RequestError(f"there is no folder {text(str(root))!r}", where="task.root", remedy=f"give the folder with {title} in it")
     return root
@@ -125,10 +127,10 @@ def header(table: pl.DataFrame, *, separator: str = ",") -> list[str]:
     return [cell.strip(" \t\"'") for cell in table["text"][0].split(separator)] if table.height else []
 
 
-def numbers(column: str, dtype: pl.DataType | type[pl.DataType] = pl.Float64) -> pl.Expr:
+def numbers(column: str) -> pl.Expr:
     """Cells as numbers; null for what is none, or is not finite."""
     value = pl.col(column).cast(pl.Float64, strict=False)
-    return pl.when(value.is_finite()).then(value).cast(dtype, strict=False)
+    return pl.when(value.is_finite()).then(value)
 
 
 def expressions(rows: pl.DataFrame, column: str, codes: Mapping[int, str], problems: Problems) -> pl.DataFrame:

@@ -39,7 +39,7 @@ def new_folder(root: str | Path) -> Iterator[Path]:
     Raises:
         RequestError: ``root`` is a file, or a folder with something in it.
     """
-    root = Path(root).absolute()
+    root = Path(root).resolve()  # of a link to an empty folder, the folder is replaced and not the link
     if root.exists() and not (root.is_dir() and next(root.iterdir(), None) is None):
         raise RequestError(f"{str(root)!r} is not empty", where="root", remedy="give a new folder")
     partial = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}")
