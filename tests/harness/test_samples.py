@@ -123,7 +123,7 @@ def test_nothing_at_all_passes() -> None:
 
 def test_labels_are_all_that_a_method_must_not_see_of_a_test_sample() -> None:
     columns = ["sample", "au10", "au2", "au12_intensity", "au4_intensity", "votes_neutral", "votes_contempt", "votes_no_face"]
-    frame = conform(pl.DataFrame(dict.fromkeys(reversed(columns), [None])))
+    frame = conform(pl.DataFrame(schema=dict.fromkeys(reversed(columns), pl.String)))
     assert samples.au_columns(frame) == ["au2", "au10"]
     assert samples.intensity_columns(frame) == ["au4_intensity", "au12_intensity"]
     assert samples.vote_columns(frame) == ["votes_neutral", "votes_contempt", "votes_no_face"]
@@ -152,8 +152,8 @@ def test_landmarks_stand_where_they_are_known(known: list[bool]) -> None:
 def test_problems_keep_the_order_they_were_met_in_and_their_columns() -> None:
     problems = Problems()
     problems.add("first", Path("a.csv"), "one row", line=3, sample="x")
-    problems.extend(pl.DataFrame({"file": ["b.csv", "b.csv"], "line": pl.Series([7, 8], dtype=pl.UInt32), "cell": ["p", None]}), "second",
-                    pl.format("cell {}", "cell"))  # fmt: skip
+    rows = pl.DataFrame({"file": ["b.csv", "b.csv"], "line": [7, 8], "cell": ["p", None]}, schema_overrides={"line": pl.UInt32})
+    problems.extend(rows, "second", pl.format("cell {}", "cell"))
     problems.add("third", "c.csv")
     problems.extend(pl.DataFrame({"file": ["d.csv"], "sample": ["y"]}), "fourth", "told")
     expected = [

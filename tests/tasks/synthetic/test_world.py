@@ -6,6 +6,7 @@ from sklearn.linear_model import RidgeCV
 from harness.samples import EXPRESSIONS
 from tasks.synthetic import faces
 from tasks.synthetic.world import (
+    ACTIVITIES,
     CIRCUMPLEX,
     EMOTIONS,
     PROTOTYPES,
@@ -201,3 +202,33 @@ def test_the_same_seed_is_the_same_world_and_another_is_not() -> None:
 def test_all_subjects_are_filmed_equally_often() -> None:
     footage = World(3, 5).clips(15, (4, 4))
     assert np.bincount(footage.subject).tolist() == [12] * 5
+
+
+def test_a_study_films_whom_it_is_told_at_what_it_is_told_for_as_long_as_it_is_told() -> None:
+    subjects, activities, lengths = [2, 0, 2], [1, 1, 7], [5, 3, 4]
+    footage = World(3, 4).film(subjects, activities, lengths)
+    np.testing.assert_array_equal(footage.clip, np.repeat([0, 1, 2], lengths))
+    np.testing.assert_array_equal(footage.frame, np.concatenate([np.arange(length) for length in lengths]))
+    np.testing.assert_array_equal(footage.subject, np.repeat(subjects, lengths))
+    np.testing.assert_array_equal(footage.activity, np.repeat(activities, lengths))
+    again = World(3, 4).film(subjects, activities, lengths)
+    np.testing.assert_array_equal(footage.render(np.arange(12), 32).images, again.render(np.arange(12), 32).images)
+
+
+def test_an_activity_calls_up_its_emotion() -> None:
+    places = [list(ACTIVITIES).index(what) for what in ("talking with the experimenter and hearing a joke", "being insulted")]
+    joke, insult = (World(0, 40).film(range(40), [place] * 40, [60] * 40) for place in places)
+    assert joke.valence.mean() > insult.valence.mean() + 0.2
+    assert joke.present(12).mean() > 1.5 * insult.present(12).mean()
+    assert insult.present(4).mean() > 1.5 * joke.present(4).mean()
+
+
+def test_a_coder_calls_an_action_unit_0_to_5_and_it_is_there_from_a_level() -> None:
+    footage = World(1, 6).clips(12, (30, 40))
+    assert footage.intensity.shape == (len(footage), len(faces.AUS))
+    assert set(np.unique(footage.intensity)) == set(range(6))
+    np.testing.assert_allclose(footage.intensity / 5, footage.aus, atol=0.1 + 1e-6)
+    levels = footage.intensity[:, faces.AUS.index(12)]
+    np.testing.assert_array_equal(footage.present(12), levels >= 2)
+    np.testing.assert_array_equal(footage.present(12, at=1), levels >= 1)
+    assert 0 < footage.present(12, at=3).sum() < footage.present(12).sum() < footage.present(12, at=1).sum() < len(footage)
