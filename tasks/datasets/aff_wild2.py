@@ -44,6 +44,9 @@ MTL_HEADER = ("image", "valence", "arousal", "expression", "aus")
 MTL_FIELDS = (*MTL_HEADER[:4], *(f"au{au}" for au in AFF_WILD2_AUS))
 """The cells of a row under :data:`MTL_HEADER`: the last name stands for twelve."""
 
+IMAGE = r"^(?:.*/)?([^/]+)/((\d{1,9})\.(?i:jpe?g|png))$"
+"""Of where an image is: its video, its name, its number."""
+
 # of names in lower case, with "_" for blanks and hyphens
 _FOLDERS = {"va": r"va(_estimation)?(_challenge|_set)?", "expr": r"expr(_\w+)?_(challenge|set)", "au": r"au(_detection)?(_challenge|_set)?"}
 _SPLITS = {"validation": r"val(idation)?_set", "train": r"train(ing)?_set"}  # a video in both is the validation part's
@@ -57,7 +60,6 @@ _MTL_LISTS = {split: rf"{folder}(_annotations?)?\.txt" for split, folder in _SPL
 _IMAGES = "cropped_aligned"
 _PASSED_OVER = r"(cropped|batch_?\d).*"  # folders of images and raw videos hold no labels, and millions of files
 _RECORDING = pl.col("clip").str.replace(r"_(left|right)$", "")
-_IMAGE = r"^(?:.*/)?([^/]+)/((\d{1,9})\.(?:jpe?g|png))$"
 _DEPTH = 5
 
 
@@ -370,7 +372,7 @@ def _challenge(listed: Sequence[_File], problems: Problems) -> tuple[pl.DataFram
         header, texts = files.header(table), table["text"].slice(1)
         while len(texts) and not texts[-1].strip():
             texts = texts.head(-1)
-        columns = _columns(file.challenge, header)
+        columns = label_columns(file.challenge, header)
         if columns is None:
             told = files.text(",".join(header))[:60]
             detail = f"'{told}' is no header of the {file.challenge} challenge; none of its {len(texts)} lines is used"
@@ -396,7 +398,7 @@ def _challenge(listed: Sequence[_File], problems: Problems) -> tuple[pl.DataFram
     return pl.concat(labels, how="diagonal"), pl.concat(faults)
 
 
-def _columns(challenge: str, header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+def label_columns(challenge: str, header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """The label of each cell under a header, and the expressions of the codes 0, 1 …; None where it is no header of the challenge."""
     cells = [cell.lower() for cell in header]
     if challenge == "va":
@@ -518,7 +520,7 @@ def _test_list(path: Path, problems: Problems) -> pl.DataFrame:
 def _named(rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:
     """Those rows whose ``image`` names a frame of a video, by ``clip``, ``frame`` and ``name``."""
     part = pl.col("image").str.extract
-    named = rows.with_columns(clip=part(_IMAGE, 1), name=part(_IMAGE, 2), frame=part(_IMAGE, 3).cast(pl.Int32))
+    named = rows.with_columns(clip=part(IMAGE, 1), name=part(IMAGE, 2), frame=part(IMAGE, 3).cast(pl.Int32))
     nameless = named.filter(pl.col("image").is_not_null() & pl.col("clip").is_null())
     problems.extend(nameless, "unreadable name", pl.format("'{}' names no frame of a video; the row is not used", "image"))
     return named.drop("image").filter(pl.col("clip").is_not_null())
