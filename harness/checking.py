@@ -49,16 +49,16 @@ def report(reading: Reading, published: Mapping[str, int | Sequence[int]], *, ex
         "images": samples["image"].count(),
         "clips": samples["clip"].n_unique(),
         "subjects": samples["subject"].drop_nulls().n_unique(),
-        **_by_split(samples, pl.lit("samples"), pl.lit(True)),
-        **_by_split(samples, pl.col("expression").cast(pl.String), pl.col("expression").is_not_null(), whole=True),
+        **_by_split(samples, pl.lit("samples")),
     }
     known = {what: n for what, n in published.items() if isinstance(n, int)}
     for split, numbers in published.items():
         if not isinstance(numbers, int):
             known |= {f"{split} {expression}": n for expression, n in zip(EXPRESSIONS, numbers, strict=False)}
+    expressions = _by_split(samples.filter(pl.col("expression").is_not_null()), pl.col("expression").cast(pl.String))
     counts: list[dict[str, Any]] = []
     for what in dict.fromkeys([*found, *known]):  # what is published and not there is told, too
-        there, said = found.get(what, 0), known.get(what)
+        there, said = (found | expressions).get(what, 0), known.get(what)
         counts.append({"what": what, "found": there, "published": said, "difference": None if said is None else there - said})
     across = _across(samples)
     told = pl.concat([reading.problems, across]) if across.height else reading.problems
@@ -82,10 +82,9 @@ def _measured(samples: pl.DataFrame) -> list[str]:
     return [name for name in label_columns(samples) if name != "activity" and samples[name].is_not_null().any()]
 
 
-def _by_split(samples: pl.DataFrame, what: pl.Expr, chosen: pl.Expr, *, whole: bool = False) -> dict[str, int]:
-    """``train samples`` → how many; samples of no official part are counted as ``all`` where ``whole``, else not at all."""
-    rows = samples.filter(chosen if whole else chosen & pl.col("split").is_not_null())
-    found = rows.group_by(split=pl.col("split").fill_null("all"), what=what).len().sort("split", "what")
+def _by_split(samples: pl.DataFrame, what: pl.Expr) -> dict[str, int]:
+    """``train samples`` → how many; samples of no official part are not counted."""
+    found = samples.drop_nulls("split").group_by("split", what=what).len().sort("split", "what")
     return {f"{split} {name}": n for split, name, n in found.iter_rows()}
 
 

@@ -40,9 +40,9 @@ _KEPT = 80  # bytes of each end of a long line: all of it but pixels
 def read(root: str | Path, *, labels: str = "auto") -> Reading:
     """All images that have a name.
 
-    Of FERPlus, ``votes_neutral`` … ``votes_contempt``, ``votes_unknown`` and ``votes_no_face`` are the votes as they stand. The expression is the one that more raters chose than any other answer, and null where that is "unknown" or "not a face", or
-    where two answers tie. A sample is called as its image. Of FER2013 alone, the expression is its label, and a sample's name says
-    in which line it stands.
+    Of FERPlus, ``votes_neutral`` … ``votes_contempt``, ``votes_unknown`` and ``votes_no_face`` are the votes as they stand. The expression
+    is the one that more raters chose than any other answer, and null where that is "unknown" or "not a face", or where two answers tie. A
+    sample is called as its image. Of FER2013 alone, the expression is its label, and a sample's name says in which line it stands.
 
     Nobody says who is on an image, so each is its own clip and there is no subject. Where the two csvs do not fit together row by row,
     no image is taken from the pixels: which one belongs to which votes could only be guessed.

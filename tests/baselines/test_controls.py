@@ -93,6 +93,28 @@ def test_the_best_constant_of_expressions_is_their_frequency_and_of_action_units
     assert set(predicted["au2"]) == {0.0}
 
 
+def test_the_best_constants_of_votes_and_intensities_are_their_means(world: Make, data: Make) -> None:
+    train = data(votes_happy=[5, 1, 0], votes_sad=[5, 3, 0], expression=[None] * 3, au4_intensity=[0, 3, None])
+    query = world(0, targets=("expression", "au4_intensity"), classes=("happy", "sad"), train=train).query
+    predicted = MeanLabel().predict(query)
+    np.testing.assert_allclose(predicted["expression"], np.tile([0.375, 0.625], (32, 1)))
+    assert set(predicted["au4_intensity"]) == {1.5}
+
+
+def test_ridge_finds_a_rare_action_unit_at_a_half_and_measures_its_intensity(world: Make, data: Make) -> None:
+    rng = np.random.default_rng(2)
+    strength = rng.uniform(0, 5, 300) * (rng.random(300) < 0.3)
+    features = np.column_stack([strength, rng.normal(0, 1, (300, 7))]).astype(np.float32)
+    present = (strength >= 3).astype(int)
+    train = data(au4=present.tolist(), au4_intensity=strength.tolist(), clip=[f"c{i // 10}" for i in range(300)], frame=list(range(300)))
+    query = world(0, targets=("au4", "au4_intensity"), train=train, encoder=lambda given, part: features[: given.samples.height]).query
+    predicted = Ridge().predict(query)
+    assert present.mean() < 0.15
+    assert ((predicted["au4"] >= 0.5) == present[:32]).mean() > 0.8
+    assert (predicted["au4"][present[:32] == 1] >= 0.5).all(), "unweighted, a rare unit is never above a half"
+    np.testing.assert_allclose(predicted["au4_intensity"], strength[:32], atol=0.2)
+
+
 def test_ridge_is_scikit_learns_with_the_penalty_best_by_group(world: Make) -> None:
     query = world(0).query
     features = StandardScaler().fit(query.train_embeddings)
