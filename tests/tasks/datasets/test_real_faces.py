@@ -72,14 +72,11 @@ def test_boxes_and_landmarks_lie_in_their_images(reading: Reading) -> None:
             assert (np.array(landmarks) < picture.size).all()
 
 
-def test_the_check_counts_the_same_and_finds_no_image_twice(reading: Reading, rows: dict[str, tuple[str, dict[str, str]]]) -> None:
-    report = checking.report(checking.with_images(reading, lambda done, of: None), {})
-    counts = {row["what"]: row["found"] for row in report["counts"]}
+def test_every_photograph_can_be_opened_and_none_stands_twice(reading: Reading, rows: dict[str, tuple[str, dict[str, str]]]) -> None:
+    report = checking.report(checking.with_images(reading, lambda done, of: None), {"samples": len(rows)})
     assert report["problems"] == []
+    counts = {row["what"]: row["found"] for row in report["counts"]}
     assert counts["samples"] == counts["images"] == len(rows)
-    for part in ("train", "validation"):
-        own = Counter(CODES[int(row["expression"])] for where, row in rows.values() if where == part)
-        assert {name: counts.get(f"{part} {name}", 0) for name in CODES} == {name: own[name] for name in CODES}
 
 
 def test_no_identity_is_on_both_sides(reading: Reading) -> None:
