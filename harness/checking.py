@@ -50,6 +50,7 @@ def report(reading: Reading, published: Mapping[str, int | Sequence[int]], *, ex
         "clips": samples["clip"].n_unique(),
         "subjects": samples["subject"].drop_nulls().n_unique(),
         **_by_split(samples, pl.lit("samples")),
+        **({} if samples["clip"].n_unique() == samples.height else _by_split(samples.unique(["split", "clip"]), pl.lit("clips"))),
     }
     known = {what: n for what, n in published.items() if isinstance(n, int)}
     for split, numbers in published.items():

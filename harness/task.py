@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from harness.errors import RequestError, did_you_mean
+from harness.samples import Problems
 
 Setting = dict[str, Any]
 """One choice of everything under the config key ``evaluate``: applied after fitting, no part of a fit's identity."""
@@ -144,11 +145,12 @@ class Task(ABC):
     def score(self, predictions: pl.DataFrame) -> Score:
         """Metrics of one predictions file; reads nothing else."""
 
-    def submission(self, predictions: pl.DataFrame, order: Path | None = None) -> dict[str, str]:
+    def submission(self, predictions: pl.DataFrame, problems: Problems, order: Path | None = None) -> dict[str, str]:
         """The predictions in the format of the challenge that this task is of.
 
         Args:
             predictions: Of one evaluation.
+            problems: Takes what a person should know of them: rows that had to be filled, say.
             order: A file of the challenge that says which rows are wanted, in which order.
 
         Returns:

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from harness.errors import RequestError, did_you_mean
-from tasks.datasets.abaw_submissions import CHALLENGES, write_submission
+from harness.samples import Problems
+from tasks.datasets.abaw_submissions import CHALLENGES, LAYOUTS, write_submission
 from tasks.recognition import Recognition
 
 
@@ -17,16 +18,19 @@ class Challenge(Recognition):
 
     Args:
         challenge: ``va``, ``expr``, ``au`` or ``mtl``; the dataset must be read for the same one.
+        layout: Of a submission: ``single`` (one file, since the fifth edition) or ``per_video`` (up to the third).
         recognition: The arguments of :class:`tasks.recognition.Recognition`.
     """
 
-    def __init__(self, *, challenge: str, **recognition: Any) -> None:
+    def __init__(self, *, challenge: str, layout: str = "single", **recognition: Any) -> None:
         if challenge not in CHALLENGES:
             remedy = did_you_mean(str(challenge), CHALLENGES)
             raise RequestError(f"ABAW has no challenge {challenge!r}", where="task.challenge", remedy=remedy)
+        if layout not in LAYOUTS:
+            raise RequestError(f"no layout {layout!r} of a submission", where="task.layout", remedy=did_you_mean(str(layout), LAYOUTS))
         super().__init__(**recognition)
-        self.challenge = challenge
+        self.challenge, self.layout = challenge, layout
 
-    def submission(self, predictions: pl.DataFrame, order: Path | None = None) -> dict[str, str]:
-        """One text file for all videos, as since the fifth edition; ``order`` is the challenge's own sample file."""
-        return write_submission(predictions, self.challenge, order=order)
+    def submission(self, predictions: pl.DataFrame, problems: Problems, order: Path | None = None) -> dict[str, str]:
+        """The text files of :func:`tasks.datasets.abaw_submissions.write_submission`; ``order`` is the challenge's own sample file."""
+        return write_submission(predictions, self.challenge, order=order, layout=self.layout, problems=problems)

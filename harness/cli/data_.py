@@ -61,7 +61,7 @@ def check(
     if images:
         with progress_bar("images", say) as advance:
             reading = checking.with_images(reading, lambda done, total: advance(done, total, ""))
-    report = checking.report(reading, known.get("published") or {}, examples=examples)
+    report = checking.report(reading, _published(known, arguments), examples=examples)
     if format == "json":
         emit(json.dumps(report, indent=1, ensure_ascii=False), output)
         return
@@ -92,6 +92,14 @@ def synth(
     config.use(config_dir or [])
     config.instantiate(_arguments(known["synth"], settings, "harness data synth"), root=root)
     say(f"a synthetic {known['title']} is in {root}")
+
+
+def _published(known: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The published counts, and those of what the reader was asked for (``published_of: {challenge: {va: …}}``)."""
+    found: dict[str, Any] = dict(known.get("published") or {})
+    for name, choices in (known.get("published_of") or {}).items():
+        found |= choices.get(str(arguments.get(name)), {})
+    return found
 
 
 def _arguments(node: dict[str, Any], settings: list[str] | None, where: str) -> dict[str, Any]:
