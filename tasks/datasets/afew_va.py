@@ -76,6 +76,8 @@ def _clip(root: Path, folder: Path, names: list[str], spellings: dict[str, str],
     """The samples of one clip, with the file and the line they stand in; none where its JSON cannot be read."""
     path = folder / f"{folder.name}.json"
     content, lines = _content(path, problems)
+    if not content:
+        return _table([], [], path, None)
     if content.get("video_id") not in (None, folder.name):
         detail = f"video_id {_shown(content['video_id'])} in folder {folder.name!r}; the folder's is used"
         problems.add("clip id differs", path, detail, line=lines.get("video_id"))
@@ -83,7 +85,7 @@ def _clip(root: Path, folder: Path, names: list[str], spellings: dict[str, str],
     rows: list[tuple[str, str | None, int, float | None, float | None, int | None]] = []
     points: list[np.ndarray | None] = []
     numbers: set[int] = set()
-    for key, labels in sorted(content.get("frames", {}).items()):
+    for key, labels in sorted(content["frames"].items()):
         file, line = images.pop(key, None), lines.get(key)
         if not re.fullmatch("[0-9]{1,9}", key) or int(key) in numbers:
             problems.add("unreadable frame number", path, f"{_shown(key)} is no number, or one of another frame", line=line)
@@ -98,11 +100,7 @@ def _clip(root: Path, folder: Path, names: list[str], spellings: dict[str, str],
         rows.append((sample, file and sample, int(key), valence, arousal, line))
     for file in images.values():
         problems.add("image without a label", folder / file, f"{path.name} has no such frame; the image is not used")
-    return _table(rows, points).with_columns(
-        pl.lit(folder.name).alias("clip"),
-        pl.lit(_subject(content.get("actor"), path, spellings, problems) if content else None, dtype=pl.String).alias("subject"),
-        pl.lit(str(path)).alias("file"),
-    )
+    return _table(rows, points, path, _subject(content.get("actor"), path, spellings, problems))
 
 
 def _content(path: Path, problems: Problems) -> tuple[dict[str, Any], dict[str, int]]:
@@ -144,11 +142,16 @@ def _lines(text: str) -> dict[str, int]:
     return found
 
 
-def _table(rows: Sequence[tuple[Any, ...]], points: list[np.ndarray | None]) -> pl.DataFrame:
+def _table(rows: Sequence[tuple[Any, ...]], points: list[np.ndarray | None], path: Path, subject: str | None) -> pl.DataFrame:
     schema = {"sample": pl.String, "image": pl.String, "frame": pl.Int32, "valence": pl.Float64, "arousal": pl.Float64, "line": pl.Int64}
     known = np.array([one is not None for one in points], dtype=bool)
     landmarks = np.array([one for one in points if one is not None], np.float32).reshape(-1, 68, 2)
-    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(as_landmarks(landmarks, known))
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
+        as_landmarks(landmarks, known),
+        pl.lit(path.stem).alias("clip"),
+        pl.lit(subject, dtype=pl.String).alias("subject"),
+        pl.lit(str(path)).alias("file"),
+    )
 
 
 def _images(folder: Path, names: list[str], problems: Problems) -> dict[str, str]:

@@ -173,7 +173,7 @@ def _rows(lines: pl.DataFrame, header: list[str], path: Path, before: str, probl
     complete[complete] = near
     count = pl.col("points").list.len()
     spoiled = pl.lit("a cell that is no number, or lies far outside")
-    told = pl.when(count == 136).then(spoiled).otherwise(pl.format("cells for 136 numbers: {}", count))
+    told = pl.when(count == 136).then(spoiled).otherwise(pl.format("{} cells, where 136 numbers belong", count))
     problems.extend(rows.filter(~complete), "unreadable landmarks", told)
     rows = rows.with_columns(box=pl.when(usable).then(corners), landmarks=as_landmarks(values[near], complete))
     return _labelled(rows, dict.fromkeys(_LABELS, pl.col("file")), problems)

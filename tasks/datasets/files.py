@@ -143,7 +143,9 @@ def expressions(rows: pl.DataFrame, column: str, codes: Mapping[int, str], probl
         problems: Takes what is no number, and numbers that are no code.
     """
     code = pl.col(column).cast(pl.Float64, strict=False)
-    problems.extend(rows.filter(code.is_null()), "unreadable label", pl.format("expression '{}' is no number", pl.col(column).fill_null("")))
+    problems.extend(
+        rows.filter(code.is_null()), "unreadable label", pl.format("expression '{}' is no number", pl.col(column).fill_null(""))
+    )
     known = code.is_in(pl.Series(list(codes), dtype=pl.Float64).implode())
     wrong = rows.filter(code.is_not_null() & ~known)
     problems.extend(wrong, "label out of range", pl.format(f"expression {{}} is no code {min(codes)}-{max(codes)}", column))
@@ -163,7 +165,7 @@ def missing_images(problems: Problems, rows: pl.DataFrame, what: str) -> None:
     if absent.height == rows.height and rows.height:
         problems.add("no images", what, f"none of the {rows.height} images that the labels name is there; only labels can be counted")
     else:
-        problems.extend(absent, "missing image", pl.lit("no such file"))
+        problems.extend(absent, "missing image", pl.format("there is no {}", "sample"))
 
 
 def as_paths(root: Path, relative: Sequence[str | None] | pl.Series) -> pl.Series:

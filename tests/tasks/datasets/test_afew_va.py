@@ -163,7 +163,7 @@ def test_an_unreadable_json_costs_its_clip_only_and_is_said_with_the_line(tmp_pa
     (tmp_path / "001" / "001.json").write_text('{"actor": "x",\n "frames": {\n')
     reading = read(tmp_path)
     assert reading.samples["clip"].to_list() == ["002"]
-    assert reading.problems.select("kind", "line").row(0) == ("unreadable file", 3)
+    assert reading.problems.select("kind", "line").rows() == [("unreadable file", 3)], "its images are not at fault"
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_some_missing_images_are_said_each_and_all_of_them_once() -> None:
     some, none, whole, empty = Problems(), Problems(), Problems(), Problems()
     files.missing_images(some, rows, "the folder")
     assert found(some) == [("missing image", "list.csv", 3), ("missing image", "list.csv", 4)]
-    assert some.frame()["sample"].to_list() == ["b", "c"]
+    assert some.frame().select("sample", "detail").rows() == [("b", "there is no b"), ("c", "there is no c")]
     files.missing_images(none, rows.tail(2).drop("line"), "the folder")
     assert found(none) == [("no images", "the folder", None)]
     assert "none of the 2 images" in none.frame()["detail"][0]
