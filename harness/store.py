@@ -229,11 +229,17 @@ class Store:
         return found.row(0, named=True)
 
     def units(self, evaluations: Iterable[str]) -> pl.DataFrame:
-        """Additive sums of some evaluations: ``metrics.units`` of each, with its ``evaluation``."""
+        """Additive sums of some evaluations: ``metrics.units`` of each, with its ``evaluation``.
+
+        A pack has the columns of every task in it; those that none of these evaluations has are left out again.
+        """
         wanted = sorted(set(evaluations))
         loose = [_sums(name, units) for name, (_, units) in self._loose(wanted).items()]
         packed = [pl.scan_parquet(path).filter(pl.col("evaluation").is_in(wanted)).collect() for path in self._packs("units")]
-        return _newest([*loose, *packed])
+        sums = _newest([*loose, *packed])
+        there = {name for name in sums.columns if sums[name].is_not_null().any()}
+        means = {f"{name[:-2]}.{moment}" for name in there if name.endswith(".n") for moment in "yp"}  # null where a clip has no label
+        return sums.select(name for name in sums.columns if name in there | means | {"evaluation", "subject", "clip"})
 
     def done(self, among: Iterable[str] | None = None) -> set[str]:
         """The evaluations, of all or of some, that have a readable record."""

@@ -85,21 +85,21 @@ def read(root: str | Path, *, challenge: str = "auto", edition: str | None = Non
     root = files.folder(root, "Aff-Wild2")
     if challenge not in (known := ("auto", *CHALLENGES, "mtl")):
         raise RequestError(
-            f"Aff-Wild2 has no challenge {challenge!r}", where="dataset.read.challenge", remedy=did_you_mean(str(challenge), known)
+            f"Aff-Wild2 has no challenge {challenge!r}", where="task.dataset.read.challenge", remedy=did_you_mean(str(challenge), known)
         )
     problems = Problems()
     found = _find(root, problems).of(root, edition)
     wanted = [name for name in CHALLENGES if name in found.labels] if challenge == "auto" else [challenge]
     if challenge != "mtl" and wanted and found.labels.keys() >= set(wanted):
         if challenge == "auto" and found.lists:
-            detail = "the lists of the multi-task challenge are there too; dataset.read.challenge=mtl reads them instead"
+            detail = "the lists of the multi-task challenge are there too; task.dataset.read.challenge=mtl reads them instead"
             problems.add("not read", next(iter(found.lists.values()))[0].parent, detail)
         return _read_videos(root, found, wanted, problems)
     if challenge in ("auto", "mtl") and found.lists:
         return _read_lists(root, found, problems)
     if there := [*found.labels, *(["mtl"] if found.lists else [])]:
         what, remedy = f"no labels of the {challenge} challenge are in {str(root)!r}", f"there are those of: {', '.join(there)}"
-        raise RequestError(what, where="dataset.read.challenge", remedy=remedy)
+        raise RequestError(what, where="task.dataset.read.challenge", remedy=remedy)
     remedy = "it has folders like VA_Estimation_Challenge/Train_Set with a txt a video, or the lists train_set.txt and validation_set.txt"
     raise RequestError(f"no labels of Aff-Wild2 are in {str(root)!r}", where="task.root", remedy=remedy)
 
@@ -138,7 +138,7 @@ class _Found:
             known = {_edition(path) for named in (self.labels, self.lists) for paths in named.values() for path in paths}
             raise RequestError(
                 f"no edition {edition!r} in {str(root)!r}",
-                where="dataset.read.edition",
+                where="task.dataset.read.edition",
                 remedy=did_you_mean(str(edition), known) if known else None,
             )
         return _Found(labels, lists, self.tests | kept(self.tests), self.images)
@@ -189,7 +189,7 @@ def _only(what: str, paths: Sequence[Path], root: Path) -> Path:
     if len(paths) > 1:
         names = sorted({_edition(path) for path in paths})
         several = ", ".join(sorted(str(path.relative_to(root)) for path in paths))
-        remedy = f"set dataset.read.edition to one of: {', '.join(names)}" if len(names) > 1 else "take all but one away"
+        remedy = f"set task.dataset.read.edition to one of: {', '.join(names)}" if len(names) > 1 else "take all but one away"
         raise RequestError(f"{len(paths)} editions of the {what} are in {str(root)!r}: {several}", where="task.root", remedy=remedy)
     return paths[0]
 

@@ -102,7 +102,7 @@ def read(root: str | Path, layout: Layout, *, activities: Mapping[str, str] | No
 def _texts(activities: Any) -> dict[str, str]:
     if activities is None:
         return {}
-    where, remedy = "dataset.read.activities", "give a text for each task, {T1: talking, T2: …}"
+    where, remedy = "task.dataset.read.activities", "give a text for each task, {T1: talking, T2: …}"
     if not isinstance(activities, Mapping):
         raise RequestError(f"activities {activities!r} are no mapping", where=where, remedy=remedy)
     for task, text in activities.items():
@@ -115,7 +115,7 @@ def _chosen(aus: Any) -> tuple[int, ...] | None:
     if aus is None:
         return None
     if not (isinstance(aus, Sequence) and aus and all(type(au) is int and 0 < au < 100 for au in aus)):
-        raise RequestError(f"aus={aus!r}", where="dataset.read.aus", remedy="give numbers of action units, [1, 2, 4] say")
+        raise RequestError(f"aus={aus!r}", where="task.dataset.read.aus", remedy="give numbers of action units, [1, 2, 4] say")
     return tuple(sorted(set(aus)))
 
 

@@ -43,5 +43,5 @@ def read(
         RequestError: There is no such folder or no occurrences in it, or an option is none.
     """
     if type(image_offset) is not int or abs(image_offset) > 10_000:
-        raise RequestError(f"image_offset={image_offset!r}", where="dataset.read.image_offset", remedy="give a whole number, -1 say")
+        raise RequestError(f"image_offset={image_offset!r}", where="task.dataset.read.image_offset", remedy="give a whole number, -1 say")
     return au_coding.read(root, replace(_LAYOUT, offset=image_offset), activities=activities, aus=aus)

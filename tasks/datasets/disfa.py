@@ -73,7 +73,7 @@ def read(root: str | Path, *, frame_base: str | int = "auto", camera: str = "lef
     root = files.folder(root, "DISFA")
     for name, value, options in (("frame_base", frame_base, BASES), ("camera", camera, CAMERAS), ("images", images, SOURCES)):
         if str(value) not in options:
-            raise RequestError(f"no {name} {value!r} of DISFA", where=f"dataset.read.{name}", remedy=did_you_mean(str(value), options))
+            raise RequestError(f"no {name} {value!r} of DISFA", where=f"task.dataset.read.{name}", remedy=did_you_mean(str(value), options))
     problems = Problems()
     places, frames, videos = _find(root, camera, problems)
     if not places:

@@ -56,7 +56,7 @@ def read(root: str | Path, *, labels: str = "auto") -> Reading:
     """
     root = files.folder(root, "FERPlus")
     if labels not in LABELS:
-        raise RequestError(f"no labels {labels!r} of FER2013", where="dataset.read.labels", remedy=did_you_mean(str(labels), LABELS))
+        raise RequestError(f"no labels {labels!r} of FER2013", where="task.dataset.read.labels", remedy=did_you_mean(str(labels), LABELS))
     problems = Problems()
     found = _find(root, problems)
     voted = found.votes is not None or bool(found.lists)

@@ -40,7 +40,7 @@ def read(root: str | Path, *, images: str = "aligned") -> Reading:
     """
     root = files.folder(root, "RAF-DB")
     if images not in IMAGES:
-        raise RequestError(f"RAF-DB has no images {images!r}", where="dataset.read.images", remedy=did_you_mean(str(images), IMAGES))
+        raise RequestError(f"RAF-DB has no images {images!r}", where="task.dataset.read.images", remedy=did_you_mean(str(images), IMAGES))
     problems = Problems()
     path = _find(root, problems)
     base = path.parent.parent if path.parent.name.lower() == "emolabel" and path.parent != root else path.parent

@@ -127,11 +127,11 @@ def read(
     codes = _codes(expression_codes)
     known_splits = SPLITS | {str(cell).lower(): _split_name(split, "splits") for cell, split in (splits or {}).items()}
     if not isinstance(separator, str) or len(separator) != 1 or separator in '"\n\r':
-        raise RequestError(f"cells separated by {separator!r}", where="dataset.read.separator", remedy="give one character")
+        raise RequestError(f"cells separated by {separator!r}", where="task.dataset.read.separator", remedy="give one character")
     if isinstance(valence_scale, bool) or not isinstance(valence_scale, int | float) or not 0 < valence_scale < np.inf:
-        raise RequestError(f"a scale of {valence_scale}", where="dataset.read.valence_scale", remedy="give a number above 0")
+        raise RequestError(f"a scale of {valence_scale}", where="task.dataset.read.valence_scale", remedy="give a number above 0")
     if isinstance(frame_base, bool) or not isinstance(frame_base, int):
-        raise RequestError(f"a first frame {frame_base!r}", where="dataset.read.frame_base", remedy="give a whole number")
+        raise RequestError(f"a first frame {frame_base!r}", where="task.dataset.read.frame_base", remedy="give a whole number")
 
     problems = Problems()
     parts: list[pl.DataFrame] = []
@@ -143,7 +143,7 @@ def read(
             parts.append(table.with_columns(file=pl.lit(str(path)), within=pl.lit(path.relative_to(root).as_posix()), **given))
     if not parts:
         why = problems.frame()["detail"].to_list()[:1]
-        remedy = "; ".join([*why, "set dataset.read.columns, separator or files"])
+        remedy = "; ".join([*why, "set task.dataset.read.columns, separator or files"])
         raise RequestError(f"no csv in {disk.text(str(root))!r} has a column that is known", where="task.root", remedy=remedy)
     rows = pl.concat(parts, how="diagonal")
     rows = rows.with_columns(_said(name) for name in rows.columns if name not in ("file", "within", "line"))
@@ -164,7 +164,7 @@ def read(
 
 def _wanted(columns: Mapping[str, Any]) -> dict[str, str]:
     """The column map, checked as far as it can be without a file."""
-    where = "dataset.read.columns"
+    where = "task.dataset.read.columns"
     if not isinstance(columns, Mapping):
         raise RequestError(f"columns {columns!r}", where=where, remedy="give a map from our columns to the file's")
     votes = [f"votes_{name}" for name in EXPRESSIONS]
@@ -181,7 +181,7 @@ def _wanted(columns: Mapping[str, Any]) -> dict[str, str]:
 
 def _codes(given: str | Mapping[Any, str | None] | None) -> dict[str, str | None]:
     """Cell → expression, None for none."""
-    where = "dataset.read.expression_codes"
+    where = "task.dataset.read.expression_codes"
     if given is None:
         return {}
     if isinstance(given, str):
@@ -199,13 +199,13 @@ def _codes(given: str | Mapping[Any, str | None] | None) -> dict[str, str | None
 def _split_name(split: str | None, argument: str) -> str | None:
     if split is not None and split not in SPLITS.values():
         remedy = did_you_mean(str(split), SPLITS.values())
-        raise RequestError(f"no official part {split!r}", where=f"dataset.read.{argument}", remedy=remedy)
+        raise RequestError(f"no official part {split!r}", where=f"task.dataset.read.{argument}", remedy=remedy)
     return split
 
 
 def _sentinels(missing: Sequence[Any] | Mapping[str, Sequence[Any]], rows: pl.DataFrame) -> dict[str, list[str]]:
     """Column → cells that say nothing."""
-    where = "dataset.read.missing"
+    where = "task.dataset.read.missing"
     labels = [name for name in rows.columns if name in ("valence", "arousal", "expression") or _family(name)]
     if isinstance(missing, str) or not isinstance(missing, Mapping | Sequence):
         raise RequestError(f"missing {missing!r}", where=where, remedy="give a list of cells, or a map from columns to lists")
@@ -228,7 +228,7 @@ def _family(name: str) -> str | None:
 
 def _files(root: Path, wanted: str | Sequence[str] | Mapping[str, str | None], problems: Problems) -> list[tuple[Path, str | None]]:
     """Every file that is asked for, once, and the part it belongs to."""
-    where = "dataset.read.files"
+    where = "task.dataset.read.files"
     if isinstance(wanted, str):
         wanted = [wanted]
     parts = wanted if isinstance(wanted, Mapping) else dict.fromkeys(map(str, wanted))
@@ -338,7 +338,7 @@ def _mapped(header: list[str], wanted: dict[str, str], path: Path, separator: st
             places[ours] = lower.index(theirs.lower())
         else:
             others = [mark for mark in ";\t,|" if len(header) == 1 and mark in header[0] and mark != separator]
-            remedy = f"set dataset.read.separator to {others[0]!r}" if others else did_you_mean(theirs, header)
+            remedy = f"set task.dataset.read.separator to {others[0]!r}" if others else did_you_mean(theirs, header)
             raise RequestError(f"the file has no column {theirs!r} for {ours}", where=str(path), remedy=remedy)
     return places
 
@@ -373,7 +373,7 @@ def _said(name: str) -> pl.Expr:
 
 
 def _matched(rows: pl.DataFrame, patterns: Mapping[str, str], problems: Problems) -> pl.DataFrame:
-    where = "dataset.read.patterns"
+    where = "task.dataset.read.patterns"
     found: list[pl.Series] = []
     for ours, pattern in patterns.items():
         if ours not in _PATTERNS:
@@ -421,7 +421,7 @@ def _named(rows: pl.DataFrame, root: Path, folder: Path, template: str | None, b
     prefix = f"{folder.relative_to(root).as_posix()}/".removeprefix("./") if folder.is_relative_to(root) else ""
     rows = rows.with_columns(name=pl.col("name").str.strip_prefix(f"{folder}/"))
     outside = rows["name"].str.contains(r"^/|^[A-Za-z]:/|(?:^|/)\.\.(?:/|$)")
-    problems.extend(rows.filter(outside), "image outside the folder", pl.format("{}; set dataset.read.images", "name"))
+    problems.extend(rows.filter(outside), "image outside the folder", pl.format("{}; set task.dataset.read.images", "name"))
     parents = rows.filter(~outside)["name"].str.extract("^(.*/)").fill_null("").unique()
     there = pl.Series([parent + file for parent in parents for file in disk.listing(folder / parent)], dtype=pl.String)
 
@@ -438,7 +438,7 @@ def _named(rows: pl.DataFrame, root: Path, folder: Path, template: str | None, b
 
 
 def _filled(template: str, columns: Iterable[str], base: int) -> pl.Expr:
-    where = "dataset.read.image_name"
+    where = "task.dataset.read.image_name"
     parts: list[pl.Expr] = []
     try:
         pieces = list(Formatter().parse(template))
@@ -524,7 +524,7 @@ def _expressions(rows: pl.DataFrame, codes: dict[str, str | None], problems: Pro
     if codes:
         problems.extend(wrong.filter(number), "label out of range", pl.format("expression {} is no code", "expression"))
     else:
-        told = "expression {} is a number; say in dataset.read.expression_codes what it means"
+        told = "expression {} is a number; say in task.dataset.read.expression_codes what it means"
         problems.extend(wrong.filter(number), "unreadable label", pl.format(told, "expression"))
     problems.extend(wrong.filter(~number), "unreadable label", pl.format("expression '{}' is none", "expression"))
     return rows.with_columns(pl.col("expression").replace_strict(known, default=None, return_dtype=pl.String))

@@ -45,6 +45,18 @@ def test_packing_changes_nothing_that_is_read(store: Store) -> None:
     assert store.done() == {f"e{number}" for number in range(5)}
 
 
+def test_sums_of_one_task_have_no_columns_of_another_that_was_packed_with_it(store: Store) -> None:
+    """A table over classes that only another task tells apart used to ask for cells that neither has."""
+    clips = {"subject": ["s", None], "clip": ["c", "d"]}
+    store.write_record(record("seven"), pl.DataFrame(clips | {"expression.sad.sad": [1, 2]}))
+    store.write_record(
+        record("eight"), pl.DataFrame(clips | {"expression.other.other": [3, 4], "valence.n": [0, 0], "valence.y": [None, None]})
+    )
+    store.pack()
+    assert set(store.units(["seven"]).columns) == {"evaluation", "subject", "clip", "expression.sad.sad"}
+    assert set(store.units(["eight"]).columns) == {"evaluation", "subject", "clip", "expression.other.other", "valence.n", "valence.y"}
+
+
 def test_a_record_written_again_replaces_the_packed_one_and_its_sums(store: Store) -> None:
     store.write_record(record("e", 0.1), units(1))
     store.pack()

@@ -63,7 +63,7 @@ def _number(place: int, value: bytes) -> Mangling:
     return change
 
 
-_VALUES = (b"1e400", b"-1e30", b"9" * 400, b"nan", b"-inf", b"NULL", b"", b"0x1F", b"1.5", b"-9", b"2147483648", b"9223372036854775808", b"\xff")
+_VALUES = (b"1e400", b"-1e30", b"9" * 400, b"nan", b"-inf", b"NULL", b"", b"0x1F", b"1.5", b"-9", b"2147483648", b"9" * 19, b"\xff")
 
 manglings: st.SearchStrategy[Mangling] = st.one_of(
     st.builds(_flip, st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=8)),
@@ -104,7 +104,11 @@ def survives(read: Callable[[Path], Reading], whole: Path, scratch: Path, file: 
     try:
         reading = read(scratch)
     except RequestError as error:
-        assert len(str(error).splitlines()) == 1
+        refused = str(error)
+    else:
+        refused = None
+    if refused is not None:
+        assert len(refused.splitlines()) == 1
         return None
     check(reading.samples)
     assert dict(reading.problems.schema) == PROBLEMS

@@ -481,7 +481,7 @@ def test_lists_beside_the_challenges_are_read_only_when_asked_for(tmp_path: Path
     reading = read(tmp_path)
     assert reading.samples["clip"].to_list() == ["4"]
     assert reading.problems["kind"].to_list() == ["not read", "no images"]
-    assert "dataset.read.challenge=mtl" in reading.problems["detail"][0]
+    assert "task.dataset.read.challenge=mtl" in reading.problems["detail"][0]
     assert read(tmp_path, challenge="mtl").samples["clip"].to_list() == ["426"]
     assert kinds(read(tmp_path, challenge="va").problems) == {"no images": 1}
 

@@ -103,7 +103,7 @@ def test_a_column_that_is_asked_for_and_not_there_is_refused(tmp_path: Path, col
         ({"files": "/etc/*"}, "no file"),
         ({"files": {"*.csv": "training"}}, "did you mean 'train'"),
         ({"separator": ";;"}, "one character"),
-        ({"separator": ";", "columns": {"image": "image"}}, "set dataset.read.separator to ','"),
+        ({"separator": ";", "columns": {"image": "image"}}, "set task.dataset.read.separator to ','"),
         ({"expression_codes": "affectnett"}, "did you mean 'affectnet'"),
         ({"expression_codes": {0: "hapy"}}, "did you mean 'happy'"),
         ({"expression_codes": 3}, "give a map"),
