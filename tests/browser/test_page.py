@@ -33,7 +33,13 @@ def board() -> pl.DataFrame:
                     "support.selection": "uniform",
                 }
                 | {"baseline": arm, "baseline_version": 1, "control": control, "selection": "last", "score": score + size / 100}
-                | {"lo": score + size / 100 - 0.05, "hi": score + size / 100 + 0.05, "se_fold": 0.01 * place, "se_seed": None}
+                | {
+                    "lo": score + size / 100 - 0.05,
+                    "hi": score + size / 100 + 0.05,
+                    "pooled": score,
+                    "se_fold": 0.01 * place,
+                    "se_seed": None,
+                }
                 | {"n_records": 4, "n_fold": 2, "n_subjects": 18, "n_clips": 36, "labels_per_clip": float(size), "labelled": size / 50}
                 | {"best_control": None if control else "last_label", "gain": None if control else 0.1 * (3 - place)}
                 | {"gain_lo": None if control else -0.02, "gain_hi": None if control else 0.3}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from harness import metrics
 from harness.errors import RequestError
-from harness.leaderboard import ORACLE, SAME, efficiency, leaderboard
+from harness.leaderboard import ORACLE, SAME, efficiency, leaderboard, parts
 
 SETTINGS = ("support.size", "support.selection", "anchor")
 
@@ -39,7 +41,13 @@ def world(
                     known = {"support.size": size, "support.selection": "uniform", "anchor": anchor, "fold": fold, "seed": seed}
                     known |= {"evaluation": name, "arm": arm, "baseline": arm, "baseline_version": 1, "control": False, "selection": "last"}
                     known |= {"task": "t", "task_version": 1, "protocol": "p", "dataset": "d", "data": "f", "synthetic": True}
-                    known |= {"score": metrics.metrics(sums)["ccc"], "labels_used": clips * int(size or 0), "n_samples": 10 * clips}
+                    found = {what: None if math.isnan(value) else value for what, value in metrics.metrics(sums).items()}
+                    known |= {
+                        "score": found["ccc"],
+                        "metrics": json.dumps(found),
+                        "labels_used": clips * int(size or 0),
+                        "n_samples": 10 * clips,
+                    }
                     records.append(known | {"n_clips": clips, "n_subjects": clips // 2} | facts)
     return pl.DataFrame(records, infer_schema_length=None), pl.concat(units)
 
@@ -216,3 +224,32 @@ def test_a_curve_meets_the_reference_at_once_or_never_or_in_the_other_direction(
 def test_a_budget_without_labels_is_no_point_of_the_curve_and_one_point_no_area() -> None:
     table = efficiency(curve({0.0: 0.9, 2.0: 0.4}))
     assert table.select("points", "area", "meets").row(0) == (1, None, None)
+
+
+def test_folds_put_together_stand_beside_their_mean() -> None:
+    records, units = world(ARMS, folds=3)
+    table = rank(records, units)
+    assert all(row(table, arm)["pooled"] != row(table, arm)["score"] for arm in ARMS)
+    for arm in ARMS:
+        mine = records.filter(pl.col("arm") == arm)["evaluation"]
+        whole = units.filter(pl.col("evaluation").is_in(mine.implode()))
+        assert row(table, arm)["pooled"] == pytest.approx(metrics.metrics(whole)["ccc"])
+    assert rank(*world(ARMS, folds=1))["pooled"].is_null().all()
+
+
+def test_the_score_in_parts_has_the_rows_of_the_table_and_means_over_folds_and_seeds() -> None:
+    records, units = world(ARMS, folds=2, seeds=2, sizes=("1", "4"))
+    table = rank(records, units, within=["support.size"])
+    shown = parts(records, table, ["ccc_valence", "rmse", "f1_au12"], settings=SETTINGS)
+    assert shown.columns == ["arm", *SETTINGS, "ccc_valence", "rmse"], "what no record has is left out"
+    assert shown.select("arm", *SETTINGS).equals(table.select("arm", *SETTINGS))
+    rmse = records.with_columns(rmse=pl.col("metrics").str.json_path_match("$.rmse").cast(pl.Float64))
+    for found in shown.to_dicts():
+        mine = rmse.filter(arm=found["arm"], **{"support.size": found["support.size"]})["rmse"]
+        assert found["rmse"] == pytest.approx(mine.mean())
+
+
+def test_a_part_that_is_undefined_in_one_fold_is_undefined() -> None:
+    records, units = world({"good": {"error": 0.1}})
+    holes = records.with_columns(metrics=pl.Series(['{"f1_au1": 0.5}', '{"f1_au1": null}']))
+    assert parts(holes, rank(records, units), ["f1_au1"], settings=SETTINGS)["f1_au1"].to_list() == [None]

@@ -54,7 +54,6 @@ def test_a_sweep_of_one_is_one_row(planned: Planned) -> None:
     assert (row["arm"], row["baseline"], row["fold"], row["seed"], row["task"], row["why_not"]) == ("toy", "toy", 0, 0, "toy", None)
     assert list(made.jobs) == [row["fit"]]
     assert made.jobs[row["fit"]].stages[-1].fit == row["fit"]
-    assert single(["fold=1"]).overrides == ["fold=1"]
 
 
 def test_draws_of_a_selection_without_chance_stand_once(planned: Planned) -> None:
@@ -423,6 +422,14 @@ def test_settings_become_columns_of_their_own(planned: Planned) -> None:
     flat = plan.flatten(made.rows)
     assert flat.select("support.size", "support.selection", "anchor").rows() == [("0", None, None), ("2", "uniform", "last")]
     assert flat.select(made.rows.columns).equals(made.rows)
+
+
+def test_what_is_run_alone_is_run_on_all_folds_of_its_task_unless_some_are_named() -> None:
+    assert single(["task=disfa"]).axes == {"fold": [0, 1, 2]}
+    assert single(["task=disfa", "task.folds=5"]).axes == {"fold": [0, 1, 2, 3, 4]}
+    assert single(["task=raf_db_expression", "seed=0,1"]).axes == {"fold": [0], "seed": [0, 1]}
+    assert single(["task=disfa", "fold=1"]).axes == {"fold": [1]}
+    assert single(["fold=0,2", "trainer.epochs=3"]).overrides == ["trainer.epochs=3"]
 
 
 def test_what_is_run_alone_has_the_controls_of_its_task_beside_it() -> None:

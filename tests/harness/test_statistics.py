@@ -80,6 +80,23 @@ def test_folds_count_the_same_and_their_subjects_are_drawn_apart() -> None:
     assert both.hi - both.lo < min(one.hi - one.lo for one in apart)
 
 
+def test_folds_put_together_are_one_large_fold_and_not_the_mean_of_small_ones() -> None:
+    frames = [clustered(6, fold=0), clustered(8, evaluation="b", fold=1)]
+    panel = Panel(sums(*frames))
+    whole = pl.concat(frames)
+    pooled = panel.pooled(["a", "b"], "ccc_valence")
+    assert pooled == pytest.approx(_population_ccc(whole["valence"].to_numpy(), whole["valence_pred"].to_numpy()))
+    assert abs(pooled - panel.score(["a", "b"], "ccc_valence")) > 1e-4
+    assert panel.pooled(["a"], "ccc_valence") == pytest.approx(panel.score(["a"], "ccc_valence"))
+
+
+def test_seeds_of_a_fold_have_equal_shares_in_what_is_put_together() -> None:
+    frames = [clustered(6, fold=0), clustered(6, evaluation="c", fold=0), clustered(6, evaluation="b", fold=1)]
+    errors = [((frame["valence"] - frame["valence_pred"]) ** 2).mean() for frame in frames]
+    pooled = Panel(sums(*frames)).pooled(["a", "b", "c"], "rmse_valence")
+    assert pooled == pytest.approx(np.sqrt((np.mean(errors[:2]) + errors[2]) / 2))
+
+
 def test_a_clip_without_a_subject_is_its_own_and_a_lone_subject_lends_its_clips() -> None:
     nobody = clustered().with_columns(subject=pl.lit(None, pl.String))
     somebody = clustered().with_columns(subject=pl.col("clip"))

@@ -24,10 +24,10 @@ def board(**change: Any) -> pl.DataFrame:
     shared = {"support.size": "4", "anchor": None, "baseline": "x", "baseline_version": 1, "selection": "last", "se_fold": 0.0123}
     shared |= {"se_seed": None, "n_records": 6, "n_fold": 2, "n_subjects": 18, "n_clips": 36, "labels_per_clip": 4.0, "labelled": 0.1}
     method = {"rank": 1, "tie": None, "arm": "mt_clar"} | shared
-    method |= {"control": False, "score": 0.6123, "lo": 0.5512, "hi": 0.661, "best_control": "last_label", "note": ""}
+    method |= {"control": False, "score": 0.6123, "lo": 0.5512, "hi": 0.661, "pooled": 0.625, "best_control": "last_label", "note": ""}
     method |= {"gain": 0.042, "gain_lo": -0.011, "gain_hi": 0.094, "gain_p": 0.0004} | change
     control = {"rank": 2, "tie": True, "arm": "last_label"} | shared
-    control |= {"control": True, "score": 0.57, "lo": 0.5, "hi": 0.6, "best_control": None, "note": ""}
+    control |= {"control": True, "score": 0.57, "lo": 0.5, "hi": 0.6, "pooled": None, "best_control": None, "note": ""}
     control |= {"gain": None, "gain_lo": None, "gain_hi": None, "gain_p": None}
     names = ["rank", "tie", "arm", "support.size", "anchor", "baseline"]
     return pl.DataFrame([method, control], infer_schema_length=None).select(*names, pl.exclude(names))
@@ -108,9 +108,16 @@ def test_numbers_are_short_and_honest() -> None:
 
 def test_a_leaderboard_is_read_with_its_intervals_and_without_columns_that_say_nothing() -> None:
     told = readable(board())
-    assert told.columns == ["#", "method", "score", "± fold", "gain", "over", "p", "note"]
-    assert told.row(0, named=True) | {"#": "1", "score": "0.612 [0.55, 0.66]", "gain": "+0.042 [-0.01, +0.09]"} == told.row(0, named=True)
+    assert told.columns == ["#", "method", "score", "pooled", "± fold", "gain", "over", "p", "note"]
+    assert told.row(0, named=True) | {
+        "#": "1",
+        "score": "0.612 [0.55, 0.66]",
+        "pooled": "0.625",
+        "gain": "+0.042 [-0.01, +0.09]",
+    } == told.row(0, named=True)
     assert told.row(1, named=True) | {"#": "2 =", "note": "control", "gain": "", "p": ""} == told.row(1, named=True)
+    assert any(line.startswith("pooled:") for line in legend(board(), primary="ccc"))
+    assert "pooled" not in readable(board(pooled=None)).columns
     assert any("size 4" in line and "selected last" in line for line in legend(board(), primary="ccc"))
 
 
