@@ -147,7 +147,8 @@ def _gathered(
     extra = instantiate(report, board=board) if report else Extra({}, {})
     if info.parts:
         shown = leaderboard.parts(part, table, info.parts, settings=_settings(part))
-        extra = dataclasses.replace(extra, tables={**extra.tables, PARTS: shown.rename(_short)})
+        told = f"{PARTS}: means over folds and seeds, as the score; empty where one of these is undefined."
+        extra = dataclasses.replace(extra, tables={**extra.tables, PARTS: shown.rename(_short)}, notes=(*extra.notes, told))
     files = reports.write(board, extra, folder)
     tables = {}
     for name, frame in extra.tables.items():

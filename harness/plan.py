@@ -134,13 +134,14 @@ def _values(key: str, text: str) -> list[Any]:
 def single(overrides: Sequence[str], extra: Sequence[Path] = ()) -> Sweep:
     """A sweep of one: the config the overrides make by its task's whole protocol, and beside it the controls that its task names.
 
-    All folds of the task, unless ``fold=1`` or ``fold=0,2`` says which; ``seed=0,1,2`` takes several, too.
+    All folds of the task, unless ``fold=1`` or ``fold=0,2`` says which; ``seed=0,1,2`` takes several too, as does all under ``evaluate``.
 
     Raises:
         RequestError: As ``config.compose``.
     """
     given = dict(_split_override(item) for item in overrides)
-    axes: dict[str, list[Any]] = {key: _values(key, given[key]) for key in ("fold", "seed") if key in given}
+    several = [key for key, text in given.items() if key in ("fold", "seed") or (key.startswith("evaluate.") and "," in text)]
+    axes: dict[str, list[Any]] = {key: _values(key, given[key]) for key in several}
     overrides = [item for item in overrides if _split_override(item)[0] not in axes]
     composed = configs.compose(overrides, extra)
     if "fold" not in axes:

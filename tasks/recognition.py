@@ -126,7 +126,7 @@ class Recognition(Task):
 
         >>> task = Recognition(name="t", version=1, protocol="p", dataset={"name": "d"}, targets=["au1"], primary="f1_au")
         >>> task.setting({"threshold": "validation"}), task.setting({"threshold": 0.5, "support": {"size": 0}})
-        ({'threshold': 'validation'}, {})
+        ({'threshold': 'validation'}, {'threshold': '0.5'})
         """
         support = evaluate.get("support", {})
         known = {"support", "threshold"} if self.detects else {"support"}
@@ -141,7 +141,7 @@ class Recognition(Task):
         if chosen not in thresholds.CHOICES:
             remedy = did_you_mean(chosen, thresholds.CHOICES)
             raise RequestError(f"no threshold {chosen!r}", where="evaluate.threshold", remedy=remedy)
-        return {} if chosen == "0.5" else {"threshold": chosen}
+        return {"threshold": chosen} if self.detects else {}
 
     def score(self, predictions: pl.DataFrame) -> Score:
         """Every metric of the targets (``harness.metrics``), and ``frames_scored``: how many frames have a label."""

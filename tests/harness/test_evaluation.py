@@ -371,7 +371,7 @@ def test_a_threshold_chosen_on_validation_moves_what_is_written_and_never_sees_t
     ASKED.clear()
     assert run(made, store) == evaluation.Outcome(made=2)
     records = {record["setting"]: record for record in store.records().iter_rows(named=True)}
-    plain, chosen = (records[setting] for setting in ("{}", '{"threshold":"validation"}'))
+    plain, chosen = (records[setting] for setting in ('{"threshold":"0.5"}', '{"threshold":"validation"}'))
     assert plain["score"] == 0
     assert chosen["score"] > 0.9, "the order is right, so the right threshold finds nearly all"
     assert ASKED == ["test", "test", "validation"]

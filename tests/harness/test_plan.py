@@ -430,6 +430,9 @@ def test_what_is_run_alone_is_run_on_all_folds_of_its_task_unless_some_are_named
     assert single(["task=raf_db_expression", "seed=0,1"]).axes == {"fold": [0], "seed": [0, 1]}
     assert single(["task=disfa", "fold=1"]).axes == {"fold": [1]}
     assert single(["fold=0,2", "trainer.epochs=3"]).overrides == ["trainer.epochs=3"]
+    several = single(["task=disfa", "evaluate.threshold=0.5,validation", "evaluate.support.size=0"])
+    assert several.axes["evaluate.threshold"] == [0.5, "validation"]
+    assert several.overrides == ["task=disfa", "evaluate.support.size=0"]
 
 
 def test_what_is_run_alone_has_the_controls_of_its_task_beside_it() -> None:

@@ -183,7 +183,7 @@ class TestActionUnits:
 
     def test_a_threshold_is_a_half_or_chosen_on_validation(self) -> None:
         recognition = task(**AUS)
-        assert recognition.setting({"threshold": "0.5"}) == recognition.setting({}) == {}
+        assert recognition.setting({"threshold": 0.5}) == recognition.setting({}) == {"threshold": "0.5"}
         assert recognition.setting({"threshold": "validation"}) == {"threshold": "validation"}
         with pytest.raises(RequestError, match=r"no threshold 'test' \(evaluate.threshold\); choose from: 0.5, validation"):
             recognition.setting({"threshold": "test"})
