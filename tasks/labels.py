@@ -39,7 +39,7 @@ class Present:
 
     def __post_init__(self) -> None:
         if self.at not in range(1, 6):
-            raise RequestError(f"an action unit is present at {self.at!r}", where="labels.present.at", remedy="give a whole number, 1 to 5")
+            raise RequestError(f"an action unit is present at {self.at!r}", where="task.labels.present.at", remedy="give a whole number, 1 to 5")
 
     @property
     def id(self) -> str:
@@ -124,9 +124,9 @@ class Majority:
 
     def __post_init__(self) -> None:
         if self.ties not in TIES:
-            raise RequestError(f"no rule {self.ties!r} for ties", where="labels.majority.ties", remedy=did_you_mean(str(self.ties), TIES))
+            raise RequestError(f"no rule {self.ties!r} for ties", where="task.labels.majority.ties", remedy=did_you_mean(str(self.ties), TIES))
         if not 0 <= self.more_than < 1:
-            raise RequestError(f"more_than is {self.more_than}", where="labels.majority.more_than", remedy="give a share from 0 to below 1")
+            raise RequestError(f"more_than is {self.more_than}", where="task.labels.majority.more_than", remedy="give a share from 0 to below 1")
 
     @property
     def id(self) -> str:

@@ -36,7 +36,7 @@ class TestPresent:
 
     @pytest.mark.parametrize("at", [0, 6, "two"])
     def test_there_are_five_intensities(self, at: Any) -> None:
-        with pytest.raises(RequestError, match=r"labels\.present\.at.*1 to 5"):
+        with pytest.raises(RequestError, match=r"task\.labels\.present\.at.*1 to 5"):
             Present(at=at)
 
 
