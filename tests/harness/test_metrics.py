@@ -447,3 +447,62 @@ def test_errors_and_divergences_are_better_when_lower() -> None:
     lower = {name for name in known if not higher_is_better(name)}
     assert {name.split("_")[0] for name in lower} == {"rmse", "mse", "mae", "kl", "undefined"}
     assert all(higher_is_better(name) for name in ("ccc", "f1_au12", "p_mtl", "auc_au", "icc_au", "sagr", "accuracy_expression"))
+
+
+# ── whatever comes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.sampled_from([*CLASSES, None]), st.sampled_from(CLASSES)), min_size=1, max_size=40),
+    cut=st.integers(1, 4),
+)
+def test_metrics_of_expressions_equal_scikit_learn_on_any_labels(pairs: list[tuple[str | None, str]], cut: int) -> None:
+    true, found = ([pair[side] for pair in pairs] for side in (0, 1))
+    frame = expressions(true, found).with_columns(clip=(pl.int_range(pl.len()) % cut).cast(pl.String)).cast({"expression": pl.String})
+    got = metrics(units(frame, targets=["expression"], classes=CLASSES))
+    again = metrics(units(frame[::-1], targets=["expression"], classes=CLASSES))
+    assert got == pytest.approx(again, nan_ok=True)
+    known = [(a, b) for a, b in pairs if a is not None]
+    if not known:
+        assert all(math.isnan(value) for value in got.values())
+        return
+    y, p = zip(*known, strict=True)
+    occurring = sorted(set(y))
+    assert got["accuracy_expression"] == pytest.approx(sklearn_metrics.accuracy_score(y, p))
+    assert got["f1_expression"] == pytest.approx(sklearn_metrics.f1_score(y, p, average="macro", labels=occurring, zero_division=0))
+    assert got["recall_expression"] == pytest.approx(sklearn_metrics.recall_score(y, p, average="macro", labels=occurring))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pair=st.integers(2, 40).flatmap(lambda n: st.tuples(*[arrays(float, n, elements=st.integers(0, 5).map(float))] * 2)),
+    clips=st.integers(1, 5),
+)
+def test_metrics_of_intensities_stay_in_range_and_do_not_depend_on_order_or_clips(pair: tuple[np.ndarray, np.ndarray], clips: int) -> None:
+    y, p = pair
+    got = metrics(units(intensities(y, p, clips=clips), targets=["au12_intensity"]))
+    turned = metrics(units(intensities(p[::-1], y[::-1]), targets=["au12_intensity"]))
+    assert got == pytest.approx(turned, abs=1e-9, nan_ok=True), "label and prediction are alike to all of them"
+    assert math.isnan(got["icc_au12"]) or -1 <= got["icc_au12"] <= 1
+    assert 0 <= got["mae_au12"] ** 2 <= got["mse_au12"] + 1e-9 <= 25 + 1e-9
+    perfect = metrics(units(intensities(y, y), targets=["au12_intensity"]))
+    assert perfect["mse_au12"] == perfect["mae_au12"] == 0
+    assert perfect["icc_au12"] == pytest.approx(1) if np.ptp(y) else math.isnan(perfect["icc_au12"])
+
+
+def test_an_offset_of_1e8_costs_an_icc_no_digits() -> None:
+    rng = np.random.default_rng(8)
+    y = rng.integers(0, 6, 200).astype(float)
+    p = y + rng.normal(0, 1, 200)
+    near, far = (metrics(units(intensities(y + offset, p + offset, clips=5), targets=["au12_intensity"])) for offset in (0.0, 1e8))
+    assert far["icc_au12"] == pytest.approx(near["icc_au12"], abs=1e-6)
+    assert far["mse_au12"] == pytest.approx(near["mse_au12"], rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e200])
+def test_a_prediction_that_is_no_number_is_refused_for_every_kind_of_target(bad: float) -> None:
+    names = {"clip": ["a"], "subject": ["a"]}
+    for target, label in (("valence", 0.5), ("au12", 1.0), ("au12_intensity", 3.0)):
+        with pytest.raises(RequestError, match=rf"{target}_pred is not finite"):
+            units(pl.DataFrame(names | {target: [label], f"{target}_pred": [bad]}), targets=[target])
