@@ -91,7 +91,7 @@ def write(
     root: str | Path,
     *,
     subjects: int = 24,
-    videos: int = 24,
+    clips: int = 24,
     frames: Sequence[int] = (40, 60),
     seed: int = 0,
     image: int = 112,
@@ -113,7 +113,7 @@ def write(
     Args:
         root: A new or empty folder.
         subjects: How many people are seen, 3 or more; nobody in two parts.
-        videos: 12 or more. With two faces a recording has two.
+        clips: Number of videos, 12 or more. With two faces a recording has two.
         frames: The least and the most lines of a video's labels; 20 or more.
         seed: 0 or more. The same arguments write the same bytes.
         image: Height and width of the images.
@@ -131,11 +131,11 @@ def write(
     if str(edition) not in _EDITIONS:
         raise RequestError(f"Aff-Wild2 has no edition {edition!r}", remedy=did_you_mean(str(edition), _EDITIONS))
     low, high = (int(number) for number in frames)
-    at_least(seed=(seed, 0), subjects=(subjects, 3), videos=(videos, 12), frames=(low, 20), image=(image, 16))
+    at_least(seed=(seed, 0), subjects=(subjects, 3), clips=(clips, 12), frames=(low, 20), image=(image, 16))
     if high < low:
         raise RequestError(f"frames={[low, high]}", remedy="give the least and the most frames")
     chosen = _EDITIONS[str(edition)]
-    footage, filmed = _film(seed, subjects, videos, (low, high), chosen, quirks)
+    footage, filmed = _film(seed, subjects, clips, (low, high), chosen, quirks)
     with new_folder(root) as partial:
         planted = _quirks(partial, filmed, chosen) if quirks else []
         _draw(partial, footage, filmed, image)

@@ -45,9 +45,9 @@ def write(
     root: str | Path,
     *,
     layout: str = "csv",
-    training: int = 1600,
-    public: int = 200,
-    private: int = 200,
+    train: int = 1600,
+    validation: int = 200,
+    test: int = 200,
     seed: int = 0,
     image: int = 48,
     quirks: bool = True,
@@ -64,9 +64,9 @@ def write(
     Args:
         root: A new or empty folder.
         layout: ``csv`` (fer2013.csv and fer2013new.csv) or ``images`` (fer2013new.csv, and files with a label.csv beside them).
-        training: Number of rows, 20 or more.
-        public: Number of rows of the validation part, 1 or more.
-        private: Number of rows of the test part, 1 or more.
+        train: Number of rows, 20 or more.
+        validation: Number of rows of the public test, 1 or more.
+        test: Number of rows of the private test, 1 or more.
         seed: 0 or more. The same arguments write the same bytes.
         image: Height and width of the images.
         quirks: False: nothing wrong.
@@ -76,8 +76,8 @@ def write(
     """
     if layout not in LAYOUTS:
         raise RequestError(f"FERPlus has no layout {layout!r}", remedy=did_you_mean(str(layout), LAYOUTS))
-    at_least(seed=(seed, 0), training=(training, 20), public=(public, 1), private=(private, 1), image=(image, 16))
-    faces = _faces(dict(zip(_SPLITS, (training, public, private), strict=True)), seed, image)
+    at_least(seed=(seed, 0), train=(train, 20), validation=(validation, 1), test=(test, 1), image=(image, 16))
+    faces = _faces(dict(zip(_SPLITS, (train, validation, test), strict=True)), seed, image)
     planted = _quirks(faces) if quirks else []
     if layout == "csv" and quirks:
         planted.append(("quoted pixels", "fer2013.csv", None))

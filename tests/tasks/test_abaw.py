@@ -14,7 +14,7 @@ from harness.store import Store
 from tasks.datasets.abaw_submissions import read_submission
 from tests.conftest import Run
 
-SMALL = ["tracker=none", "baseline=mean_label", "task.dataset.synth.videos=12", "task.dataset.synth.frames=[20,24]", "task.frames.size=16"]
+SMALL = ["tracker=none", "baseline=mean_label", "task.dataset.synth.clips=12", "task.dataset.synth.frames=[20,24]", "task.frames.size=16"]
 
 
 def evaluated(root: Path, *overrides: str) -> Store:

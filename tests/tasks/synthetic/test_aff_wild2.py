@@ -11,7 +11,7 @@ from tasks.datasets import aff_wild2
 from tasks.synthetic.aff_wild2 import write
 from tests.tasks.synthetic.compare import assert_same_samples, tree
 
-SMALL = {"subjects": 12, "videos": 12, "frames": (20, 24), "image": 16}
+SMALL = {"subjects": 12, "clips": 12, "frames": (20, 24), "image": 16}
 
 
 def kinds(problems: pl.DataFrame) -> dict[str, int]:
@@ -132,7 +132,7 @@ def test_nobody_is_in_two_parts(tmp_path: Path) -> None:
     assert samples["subject"].n_unique() == 12
 
 
-@pytest.mark.parametrize("wrong", [{"edition": "2"}, {"videos": 5}, {"frames": (30, 20)}, {"subjects": 2}])
+@pytest.mark.parametrize("wrong", [{"edition": "2"}, {"clips": 5}, {"frames": (30, 20)}, {"subjects": 2}])
 def test_what_cannot_be_written_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(RequestError):
         write(tmp_path / "x", **SMALL | wrong)

@@ -12,7 +12,7 @@ from tasks.datasets import ferplus
 from tasks.synthetic.ferplus import write
 from tests.tasks.synthetic.compare import assert_same_samples, tree
 
-SMALL = {"training": 40, "public": 8, "private": 6, "image": 24}
+SMALL = {"train": 40, "validation": 8, "test": 6, "image": 24}
 
 
 def test_the_csvs_are_read_as_they_were_meant(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_files_and_their_lists_are_read_as_they_were_meant(tmp_path: Path) -> No
 
 
 def test_most_raters_see_what_is_shown_and_not_all_of_them(tmp_path: Path) -> None:
-    written = write(tmp_path / "many", training=400, public=1, private=1, image=16, quirks=False)
+    written = write(tmp_path / "many", train=400, validation=1, test=1, image=16, quirks=False)
     samples = written.samples
     votes = samples.select(pl.selectors.starts_with("votes_")).to_numpy()
     assert 0.5 < votes.max(1).mean() / 10 < 0.9
@@ -81,7 +81,7 @@ def test_ferplus_without_quirks_has_no_problem(tmp_path: Path, layout: str) -> N
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     for name, seed in {"a": 1, "b": 1, "c": 2}.items():
-        write(tmp_path / name, training=20, public=1, private=1, image=16, seed=seed)
+        write(tmp_path / name, train=20, validation=1, test=1, image=16, seed=seed)
     assert tree(tmp_path / "a") == tree(tmp_path / "b") != tree(tmp_path / "c")
 
 
