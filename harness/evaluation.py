@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from harness import frames as frame_cache
-from harness import identity, plan, provenance, snapshot, thresholds, tracking, training
+from harness import identity, plan, provenance, retrieval, snapshot, thresholds, tracking, training
 from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
@@ -88,9 +88,15 @@ def lay_out(config: Config, folder: str, fold: int) -> Bench:
         targets = test.select("sample", *task.info.targets, *vote_columns(test))
         while len(_benches) >= 4:  # a reused actor sees many folds; what is mapped is cheap, labels and tensors are not
             _benches.pop(next(iter(_benches)))
-        train, validation = Data(*part(split.train)), Data(*part(split.validation))
+        train, validation = (Data(_taught(rows, task.info.taught), frames) for rows, frames in map(part, (split.train, split.validation)))
         _benches[key] = Bench(config, task, taken, train, validation, Data(test.drop(hidden, strict=False), test_frames), targets, proof)
     return _benches[key]
+
+
+def _taught(samples: pl.DataFrame, taught: Sequence[str]) -> pl.DataFrame:
+    """The samples with no other labels than those, where a task says so; what people were doing stays."""
+    others = set(label_columns(samples)) - {*taught, "activity"} if taught else ()
+    return samples.with_columns(pl.lit(None, dtype=samples.schema[name]).alias(name) for name in others)
 
 
 def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train | None = None) -> Outcome:
@@ -164,7 +170,7 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
         _stage(spec),
         bench.train,
         bench.validation,
-        targets=bench.task.info.targets,
+        targets=bench.task.info.learned,
         classes=bench.task.classes,
         trainer=spec.trainer,
         weighting=instantiate(spec.weighting) if spec.weighting else _sum,
@@ -253,7 +259,16 @@ class Ready:
         if setting.get("threshold") == "validation":
             predicted |= self._at_thresholds(predicted, setting)
         columns = [*bench.targets.drop("sample").iter_columns(), *_columns(predicted, bench.task, test.height)]
-        return test.with_columns(support=pl.Series(support)).hstack(columns)
+        frame = test.with_columns(support=pl.Series(support)).hstack(columns)
+        return frame.with_columns(nearest_subject=self._nearest_subject()) if bench.task.info.retrieval else frame
+
+    def _nearest_subject(self) -> pl.Series:
+        """The subject of the frame most like each test frame among those of other clips; null where the baseline has no embeddings."""
+        samples = self.bench.test.samples
+        if not self.stages and type(self.baseline).encode is Baseline.encode:
+            return pl.Series([None] * samples.height, dtype=pl.String)
+        found = retrieval.nearest(self.encode(self.bench.test, "test"), samples["clip"].to_numpy())
+        return samples["subject"].gather(pl.Series(found).replace(-1, None))
 
     def _ask(self, data: Data, part: str, support: np.ndarray, labels: pl.DataFrame, setting: Setting) -> dict[str, np.ndarray]:
         """What the baseline predicts of some samples without labels, given those of the support."""
@@ -381,7 +396,7 @@ def _stage(spec: StageSpec) -> Stage:
 
 def _fitted(spec: StageSpec, bench: Bench, previous: Previous | None, store: Store, device: torch.device) -> tuple[Stage, torch.nn.Module]:
     stage = _stage(spec)
-    stage.setup(bench.train, bench.validation, bench.task.info.targets, bench.task.classes, previous)
+    stage.setup(bench.train, bench.validation, bench.task.info.learned, bench.task.classes, previous)
     state = training.load_weights(store.fit_folder(spec.fit) / "weights.safetensors")
     return stage, training.load(stage, state).to(device)
 

@@ -63,7 +63,9 @@ def units(
           0, ``T.zero_agree`` those of them that agree; intensities: ``T.ae`` sum of absolute errors;
         * expression: ``expression.TRUE.PREDICTED`` counts; with votes ``expression.voted`` rows, ``expression.agree`` sum of the share of
           raters who chose the prediction, ``expression.kl`` sum of the divergence of the votes from the prediction;
-        * action units: ``au12.tp``, ``.fp``, ``.fn``, ``.tn`` with a probability of at least 0.5 taken as present.
+        * action units: ``au12.tp``, ``.fp``, ``.fn``, ``.tn`` with a probability of at least 0.5 taken as present;
+        * with a column ``nearest_subject``: ``retrieval.count`` rows where it is known, ``.found`` those where it is the row's subject, and
+          ``.chance`` the sum of the shares of frames of other clips that are of the subject.
 
     Raises:
         RequestError: A column is missing; where a label is given, a prediction is missing, not finite, no class, or beyond ±1e100;
@@ -86,6 +88,9 @@ def units(
             scored = pl.when(pl.col(target).is_not_null()).then(pl.col(f"{target}_pred"))
             typed += [pl.col(target).cast(pl.Float64), scored.cast(pl.Float64)]
             exprs += _detections(target) if kind == "occurrence" else _moments(target, kind)
+    if "nearest_subject" in predictions.columns:
+        typed += _retrieved()
+        exprs += [pl.col(f"retrieval.{name}").sum() for name in ("count", "found", "chance")]
     frame = predictions.select(*by, *typed)
     _check(frame, targets, classes)
     return frame.group_by(by).agg(exprs).sort(by)
@@ -132,6 +137,18 @@ def _voted(classes: Sequence[str]) -> list[pl.Expr]:
         known.cast(pl.Float64).alias("expression.voted"),
         pl.when(known).then(chosen / total).otherwise(0.0).alias("expression.agree"),
         pl.when(known).then(divergence).otherwise(0.0).alias("expression.kl"),
+    ]
+
+
+def _retrieved() -> list[pl.Expr]:
+    """Of each row: whether the nearest frame of another clip is known, whether it is of the same subject, and how likely any one is."""
+    known = pl.col("nearest_subject").is_not_null() & pl.col("subject").is_not_null()
+    clip = pl.len().over("clip")
+    chance = (pl.len().over("subject") - clip) / (pl.len() - clip)
+    return [
+        known.cast(pl.Float64).alias("retrieval.count"),
+        (known & (pl.col("nearest_subject") == pl.col("subject"))).fill_null(False).cast(pl.Float64).alias("retrieval.found"),
+        pl.when(known).then(chance).otherwise(0.0).alias("retrieval.chance"),
     ]
 
 
@@ -217,6 +234,9 @@ def metrics(units: pl.DataFrame) -> dict[str, float]:
     raters is 2 cov / (var y + var p): blind to a constant offset, 0 when one of both is constant, undefined when both are;
     ``pcc_au12``; ``mse_au12`` and ``mae_au12`` on the scale 0..5; ``icc_au``, ``pcc_au``, ``mse_au``, ``mae_au``: their means.
 
+    Where the nearest frame of another clip is known, ``retrieval_subject``, 0..1: the share of frames where it shows the same subject, and
+    ``chance_subject``, what any frame of another clip would give.
+
     ``p_mtl``, the score of ABAW's multi-task challenge, at most 3: ``ccc`` + ``f1_expression`` + ``f1_au``, where all are targets.
     """
     made = ((name, make()) for name, make in _catalogue(units).items())
@@ -277,6 +297,9 @@ def _catalogue(units: pl.DataFrame) -> _Catalogue:
     if detected:
         found |= {f"f1_{au}": partial(_f1, units, au) for au in detected}
         found["f1_au"] = partial(_mean, [found[f"f1_{au}"] for au in detected], skip_undefined=True)
+    if "retrieval.count" in units.columns:
+        found["retrieval_subject"] = partial(_mean_of, units, "retrieval.found", "retrieval.count", _ARCSINE)
+        found["chance_subject"] = partial(_mean_of, units, "retrieval.chance", "retrieval.count", _ARCSINE)
     found |= _intensity_metrics(units, _in_order(target for target in measured if kind_of(target) == "intensity"))
     if {"ccc", "f1_expression", "f1_au"} <= found.keys():
         found["p_mtl"] = partial(_total, [found[name] for name in ("ccc", "f1_expression", "f1_au")])

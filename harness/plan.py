@@ -367,7 +367,7 @@ class _Builder:
             "data": snapshot.fingerprint,
             "labels": proof["labels"],
             "split": [proof["parts"][part]["sha256"] for part in splits.PARTS],
-            "targets": task.info.targets,
+            "targets": task.info.learned,
             "classes": task.classes,
             "seed": seed,
         }

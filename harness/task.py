@@ -55,6 +55,8 @@ class TaskInfo:
         licence, citation: Of the data.
         note: What every table says about this protocol, where it departs from good practice on purpose.
         parts: Metrics that are shown beside the score, in a table of their own.
+        taught: The targets whose labels training and validation have, where these are others than what is predicted (zero-shot).
+        retrieval: Whether it is measured how well subjects are told from each other by what a method makes of their frames.
     """
 
     name: str
@@ -69,6 +71,13 @@ class TaskInfo:
     citation: str = ""
     note: str = ""
     parts: tuple[str, ...] = ()
+    taught: tuple[str, ...] = ()
+    retrieval: bool = False
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The targets whose labels training has."""
+        return self.taught or self.targets
 
 
 @dataclass(frozen=True)
