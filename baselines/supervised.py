@@ -45,10 +45,10 @@ class MultiHead(nn.Module):
     def outputs(self, embeddings: Tensor) -> dict[str, Tensor]:
         """Predictions by target, see :class:`Supervised`."""
         found: dict[str, Tensor] = self(embeddings)
-        return {target: _OUTPUT[kind_of(target)](raw) for target, raw in found.items()}
+        return {target: OUTPUT[kind_of(target)](raw) for target, raw in found.items()}
 
 
-_OUTPUT: dict[str, Callable[[Tensor], Tensor]] = {
+OUTPUT: dict[str, Callable[[Tensor], Tensor]] = {
     "affect": lambda raw: raw,
     "expression": lambda raw: raw.softmax(1),
     "occurrence": torch.sigmoid,

@@ -25,6 +25,12 @@ class Recognition(Task):
             told apart, the rules that labels went through, and the folds where there are any.
         dataset: The dataset's YAML: ``name``, and where known ``licence`` and ``citation``.
         targets: Of ``valence``, ``arousal``, ``expression``, ``au12`` …, ``au12_intensity`` …
+        taught: The targets whose labels training has, where these are others: zero-shot. Samples without a label of these are not
+            learned from, and samples without one of ``targets`` are not tested.
+        held_out: Expressions of which nothing is learned, and nothing else is tested: zero-shot. This is done to a split once it is
+            drawn, so the folds are those of the task without it. Any class may be the answer; ``accuracy_among_held_out`` is the
+            accuracy if it were known to be one of these.
+        retrieval: Measure how well subjects are told apart by the embeddings, too (``retrieval_subject``).
         primary: The metric a leaderboard ranks by: ``accuracy_expression``, ``f1_au``, ``ccc``, ``p_mtl`` … (``harness.metrics``).
         labels: Name → a rule of ``tasks.labels``, applied in this order.
         classes: How many expressions of AffectNet's order (7: without contempt; 8), or which. Images of other classes
@@ -48,6 +54,9 @@ class Recognition(Task):
         dataset: Mapping[str, Any],
         targets: Sequence[str],
         primary: str,
+        taught: Sequence[str] | None = None,
+        held_out: Sequence[str] | None = None,
+        retrieval: bool = False,
         labels: Mapping[str, Any] | None = None,
         classes: int | Sequence[str] = 8,
         folds: Folds = 1,
@@ -59,6 +68,9 @@ class Recognition(Task):
         note: str = "",
     ) -> None:
         kinds = [kind_of(target) for target in targets]
+        for target in taught or ():
+            kind_of(target)  # refuses what is none
+        taught_id = [f"taught-{identity.address(sorted(taught))[:6]}"] if taught else []
         splits.check_settings(folds=folds, seed=seed, validation=validation, least_folds=1)
         self.rules: list[Rule] = [instantiate(rule) for rule in (labels or {}).values() if rule]
         self.votes = any(isinstance(rule, Votes) for rule in self.rules)
@@ -66,6 +78,7 @@ class Recognition(Task):
             self.classes = _vocabulary(classes)
             usual = self.classes == EXPRESSIONS[: len(self.classes)]
             protocol += f"-{len(self.classes)}-classes" if usual else f"-{'-'.join(self.classes)}"
+        self.held_out = _held_out(held_out, self.classes)
         metric_names = [metric for metric in metrics.names_for(targets, self.classes, votes=self.votes) if not metric.endswith("_per_clip")]
         if primary not in metric_names:
             remedy = did_you_mean(primary, metric_names)
@@ -76,7 +89,15 @@ class Recognition(Task):
             name=name,
             version=version,
             dataset=str(dataset["name"]),
-            protocol="-".join([protocol, *(rule.id for rule in self.rules), *self._folds_id(seed)]),
+            protocol="-".join(
+                [
+                    protocol,
+                    *taught_id,
+                    *(rule.id for rule in self.rules),
+                    *_zero_shot_id(taught or (), self.held_out),
+                    *self._folds_id(seed),
+                ]
+            ),
             targets=tuple(targets),
             group=group,
             primary=primary,
@@ -84,7 +105,13 @@ class Recognition(Task):
             licence=str(dataset.get("licence", "")),
             citation=str(dataset.get("citation", "")),
             note=note,
-            parts=_parts(targets, self.classes, primary, votes=self.votes),
+            parts=(
+                *_parts(targets, self.classes, primary, votes=self.votes),
+                *(("accuracy_among_held_out",) if self.held_out else ()),
+                *(("retrieval_subject", "chance_subject") if retrieval else ()),
+            ),
+            taught=tuple(taught or ()),
+            retrieval=retrieval,
         )
         self.test = test
         self.seed = seed
@@ -99,12 +126,12 @@ class Recognition(Task):
         """
         for rule in self.rules:
             samples = rule(samples)
-        missing = [target for target in self.info.targets if target not in samples.columns]
+        missing = [target for target in (*self.info.targets, *self.info.taught) if target not in samples.columns]
         if missing:
             raise RequestError(f"the samples have no {', '.join(missing)}", where="task.targets", remedy="check the dataset's folder")
         if self.classes:
             samples = samples.with_columns(pl.when(pl.col("expression").is_in(self.classes)).then("expression"))
-        labelled = pl.any_horizontal(pl.col(*self._labels(samples)).is_not_null())
+        labelled = self._labelled(samples, *self.info.targets, *self.info.taught)
         if self.folds == 1:
             tested = (pl.col("split") == self.test).fill_null(False)
             known = pl.any_horizontal(pl.col(set(label_columns(samples)) - {"activity"}).is_not_null())
@@ -112,7 +139,27 @@ class Recognition(Task):
         return samples.filter(labelled).sort("clip", "frame", "sample")
 
     def split(self, samples: pl.DataFrame, fold: int) -> Split:
-        """The official split, one of the published folds, or one of the folds by group."""
+        """The official split, one of the published folds, or one of the folds by group, and of these what is taught and tested.
+
+        Raises:
+            RequestError: As of ``harness.splits``; or the test part has none of the expressions held out.
+        """
+        whole = self._whole(samples, fold)
+        if not self.info.taught and not self.held_out:
+            return whole
+        learned, tested = (samples.select(self._labelled(samples, *some)).to_series() for some in (self.info.learned, self.info.targets))
+        if not tested.gather(whole.test).any():  # a part whose labels nobody has is there to be predicted
+            tested = ~tested
+        if self.held_out:
+            unseen = samples["expression"].cast(pl.String).is_in(self.held_out).fill_null(False)
+            learned, tested = learned & ~unseen, tested & unseen
+            if not tested.gather(whole.test).any():
+                what = f"no sample of {', '.join(self.held_out)} is tested in split {whole.name!r}"
+                raise RequestError(what, where="task.held_out", remedy="hold out expressions that the test part has")
+        parts = ((whole.train, learned), (whole.validation, learned), (whole.test, tested))
+        return Split(whole.name, *(rows[kept.to_numpy()[rows]] for rows, kept in parts))
+
+    def _whole(self, samples: pl.DataFrame, fold: int) -> Split:
         group, seed = self.info.group, self.seed
         if self.folds == 1:
             return splits.official(samples, test=self.test, validation=self.validation, seed=seed, group=group)
@@ -146,13 +193,15 @@ class Recognition(Task):
     def score(self, predictions: pl.DataFrame) -> Score:
         """Every metric of the targets (``harness.metrics``), and ``frames_scored``: how many frames have a label."""
         units = metrics.units(predictions, targets=self.info.targets, classes=self.classes)
-        scored = predictions.filter(pl.any_horizontal(pl.col(*self._labels(predictions)).is_not_null()))
-        counts = {"frames_scored": float(scored.height)}
-        return Score(metrics.metrics(units) | metrics.auc(predictions, self.info.targets) | counts, units)
+        more = {"frames_scored": float(predictions.filter(self._labelled(predictions, *self.info.targets)).height)}
+        if self.held_out:
+            more["accuracy_among_held_out"] = _accuracy_among(predictions, self.held_out)
+        return Score(metrics.metrics(units) | metrics.auc(predictions, self.info.targets) | more, units)
 
-    def _labels(self, frame: pl.DataFrame) -> list[str]:
+    def _labelled(self, frame: pl.DataFrame, *targets: str) -> pl.Expr:
+        """Whether a row has a label of any of some targets."""
         voted = [f"votes_{name}" for name in self.classes if self.votes and f"votes_{name}" in frame.columns]
-        return [*self.info.targets, *voted]
+        return pl.any_horizontal(pl.col(*targets, *(voted if "expression" in targets else ())).is_not_null())
 
     def _folds_id(self, seed: int) -> list[str]:
         if self.lists is not None:
@@ -169,6 +218,38 @@ def _vocabulary(classes: int | Sequence[str]) -> tuple[str, ...]:
         if name not in EXPRESSIONS:
             raise RequestError(f"unknown expression {name!r}", where="task.classes", remedy=did_you_mean(name, EXPRESSIONS))
     return tuple(classes)
+
+
+def _held_out(names: Sequence[str] | None, classes: Sequence[str]) -> tuple[str, ...]:
+    """In the order of the classes."""
+    if isinstance(names, str):
+        raise RequestError(f"held_out is {names!r}", where="task.held_out", remedy=f"give a list: [{names}]")
+    for name in names or ():
+        if name not in classes:
+            remedy = did_you_mean(str(name), classes) if classes else "it needs the target expression"
+            raise RequestError(f"{name!r} is held out and no class here", where="task.held_out", remedy=remedy)
+    found = tuple(name for name in classes if name in (names or ()))
+    if found and found == tuple(classes):
+        raise RequestError("every class is held out", where="task.held_out", remedy="leave one to learn from")
+    return found
+
+
+def _zero_shot_id(taught: Sequence[str], held_out: Sequence[str]) -> list[str]:
+    return ["-".join([how, *names]) for how, names in (("taught", taught), ("held-out", held_out)) if names]
+
+
+def _accuracy_among(predictions: pl.DataFrame, classes: Sequence[str]) -> float:
+    """The share of frames of some classes whose own has the highest probability among these; a tie of two counts half, and so on."""
+    chances = [f"expression_p_{name}" for name in classes]
+    own = predictions.filter(pl.col("expression").cast(pl.String).is_in(classes))
+    if not own.height or not set(chances) <= set(own.columns):
+        return float("nan")
+    highest = pl.max_horizontal(chances)
+    winners = pl.sum_horizontal((pl.col(chance) == highest).cast(pl.Int32) for chance in chances)
+    right = pl.any_horizontal(
+        (pl.col("expression").cast(pl.String) == name) & (pl.col(chance) == highest) for name, chance in zip(classes, chances, strict=True)
+    )
+    return float(own.select((right / winners).mean()).item())
 
 
 def _parts(targets: Sequence[str], classes: Sequence[str], primary: str, *, votes: bool) -> tuple[str, ...]:
