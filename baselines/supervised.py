@@ -108,7 +108,7 @@ class SupervisedStage(Stage):
             for target, labels in self.labels["train"].items()
         }
 
-    def module(self) -> MultiHead:
+    def module(self) -> nn.Module:
         encoder = backbones.build(self.backbone, channels=self.channels, dim=self.dim)
         return MultiHead(encoder, self.widths, dim=self.dim, dropout=self.dropout)
 
