@@ -79,6 +79,7 @@ class Recognition(Task):
             usual = self.classes == EXPRESSIONS[: len(self.classes)]
             protocol += f"-{len(self.classes)}-classes" if usual else f"-{'-'.join(self.classes)}"
         self.held_out = _held_out(held_out, self.classes)
+        held_out_id = [f"held-out-{'-'.join(self.held_out)}"] if self.held_out else []
         metric_names = [metric for metric in metrics.names_for(targets, self.classes, votes=self.votes) if not metric.endswith("_per_clip")]
         if primary not in metric_names:
             remedy = did_you_mean(primary, metric_names)
@@ -94,7 +95,7 @@ class Recognition(Task):
                     protocol,
                     *taught_id,
                     *(rule.id for rule in self.rules),
-                    *_zero_shot_id(taught or (), self.held_out),
+                    *held_out_id,
                     *self._folds_id(seed),
                 ]
             ),
@@ -232,10 +233,6 @@ def _held_out(names: Sequence[str] | None, classes: Sequence[str]) -> tuple[str,
     if found and found == tuple(classes):
         raise RequestError("every class is held out", where="task.held_out", remedy="leave one to learn from")
     return found
-
-
-def _zero_shot_id(taught: Sequence[str], held_out: Sequence[str]) -> list[str]:
-    return ["-".join([how, *names]) for how, names in (("taught", taught), ("held-out", held_out)) if names]
 
 
 def _accuracy_among(predictions: pl.DataFrame, classes: Sequence[str]) -> float:

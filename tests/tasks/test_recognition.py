@@ -234,6 +234,115 @@ class TestVotes:
         assert "votes-from-1" in recognition.info.protocol
 
 
+def parts(recognition: Recognition, chosen: pl.DataFrame, fold: int = 0) -> dict[str, pl.DataFrame]:
+    split = recognition.split(chosen, fold)
+    return {part: chosen[getattr(split, part)] for part in ("train", "validation", "test")}
+
+
+class TestHeldOut:
+    @pytest.mark.parametrize("part", ["train", "validation"])
+    def test_nothing_is_learned_of_what_is_held_out_and_nothing_else_is_tested(self, part: str) -> None:
+        recognition = task(classes=7, held_out=["fear", "disgust"])
+        found = parts(recognition, recognition.select(images()))
+        assert set(found[part]["expression"]) == {"neutral", "happy", "sad", "surprise", "anger"}
+        assert set(found["test"]["expression"]) == {"fear", "disgust"}
+        assert set(found["test"]["split"]) == {"validation"}
+
+    def test_the_folds_are_those_of_the_task_without_it(self) -> None:
+        given = {"folds": 4, "group": "subject", "seed": 3}
+        actors = images().with_columns(
+            subject=pl.col("sample").str.slice(0, 2), clip=pl.col("sample").str.slice(0, 2), frame=pl.int_range(pl.len(), dtype=pl.Int32)
+        )
+        plain, zero_shot = task(**given), task(**given, held_out=["sad"])
+        chosen = zero_shot.select(actors)
+        assert chosen.equals(plain.select(actors))
+        for fold in range(4):
+            all_of_it, found = (parts(recognition, chosen, fold) for recognition in (plain, zero_shot))
+            for part in ("train", "validation"):
+                assert found[part].equals(all_of_it[part].filter(pl.col("expression").cast(pl.String) != "sad"))
+            assert found["test"].equals(all_of_it["test"].filter(pl.col("expression").cast(pl.String) == "sad"))
+
+    def test_of_other_targets_what_shows_no_expression_is_still_learned_from(self) -> None:
+        recognition = task(targets=["expression", "valence"], classes=7, held_out=["fear"])
+        found = parts(recognition, recognition.select(images()))
+        assert found["train"]["expression"].has_nulls()
+        assert set(found["test"]["expression"]) == {"fear"}
+
+    def test_it_stands_in_the_protocol_in_the_order_of_the_classes(self) -> None:
+        names = [task(classes=7, held_out=held_out).info.protocol for held_out in (["disgust", "fear"], ["fear", "disgust"], [], None)]
+        assert names == ["official-7-classes-held-out-fear-disgust"] * 2 + ["official-7-classes"] * 2
+
+    def test_among_those_held_out_the_most_likely_one_counts_and_a_tie_half(self) -> None:
+        recognition = task(classes=["neutral", "fear", "disgust"], held_out=["fear", "disgust"])
+        chances = {
+            "expression_p_neutral": [0.9, 0.9, 0.2, 0.4],
+            "expression_p_fear": [0.06, 0.06, 0.4, 0.3],
+            "expression_p_disgust": [0.04, 0.04, 0.4, 0.3],
+        }
+        names = {"sample": list("abcd"), "clip": list("abcd"), "subject": list("abcd"), "frame": [0] * 4, "support": [False] * 4}
+        labels = {"expression": ["fear", "disgust", "disgust", None], "expression_pred": ["neutral", "neutral", "fear", "neutral"]}
+        score = recognition.score(pl.DataFrame(names | labels | chances))
+        assert score.metrics["accuracy_expression"] == 0
+        assert score.metrics["accuracy_among_held_out"] == pytest.approx((1 + 0 + 0.5) / 3)
+        assert "accuracy_among_held_out" in recognition.info.parts
+        without = recognition.score(pl.DataFrame(names | labels))
+        assert np.isnan(without.metrics["accuracy_among_held_out"])
+
+    def test_a_test_part_with_none_of_them_is_told(self) -> None:
+        recognition = task(held_out=["contempt"])
+        chosen = recognition.select(images()).filter((pl.col("split") == "train") | (pl.col("expression").cast(pl.String) != "contempt"))
+        with pytest.raises(RequestError, match=r"no sample of contempt is tested in split 'official' \(task.held_out\)"):
+            recognition.split(chosen, 0)
+
+    @pytest.mark.parametrize(
+        ("changed", "line"),
+        [
+            ({"held_out": ["feer"]}, "'feer' is held out and no class here (task.held_out); did you mean 'fear'?"),
+            ({"held_out": "fear"}, "held_out is 'fear' (task.held_out); give a list: [fear]"),
+            ({"classes": ["fear", "sad"], "held_out": ["sad", "fear"]}, "every class is held out (task.held_out); leave one to learn from"),
+            (
+                {"targets": ["valence"], "primary": "ccc_valence", "held_out": ["fear"]},
+                "'fear' is held out and no class here (task.held_out); it needs the target expression",
+            ),
+        ],
+    )
+    def test_what_cannot_be_held_out_is_told(self, changed: dict[str, Any], line: str) -> None:
+        with pytest.raises(RequestError) as error:
+            task(**changed)
+        assert str(error.value) == line
+
+
+class TestTaught:
+    def samples(self) -> pl.DataFrame:
+        """Action units on the first two of three images, expressions on the last two."""
+        n = 240
+        third = pl.int_range(pl.len()) % 3
+        known = images(n).with_columns(pl.when(third > 0).then(pl.lit("sad").cast(pl.Enum(EXPRESSIONS))).alias("expression"))
+        return known.with_columns(au1=pl.when(third < 2).then(pl.lit(1, pl.Float32)))
+
+    def test_what_is_learned_from_has_the_labels_that_are_taught_and_what_is_tested_has_the_others(self) -> None:
+        recognition = task(taught=["au1"])
+        chosen = recognition.select(self.samples())
+        assert chosen.height == 240
+        found = parts(recognition, chosen)
+        learned = pl.concat([found["train"], found["validation"]])
+        assert learned.height == self.samples().filter(pl.col("split") == "train", pl.col("au1").is_not_null()).height
+        assert learned["expression"].has_nulls()
+        assert not found["test"]["expression"].has_nulls()
+        assert found["test"].height == self.samples().filter(pl.col("split") == "validation", pl.col("expression").is_not_null()).height
+
+    def test_a_test_part_that_nobody_has_labels_of_is_predicted(self) -> None:
+        hidden = self.samples().with_columns(pl.when(pl.col("split") == "train").then(name).alias(name) for name in ("expression", "au1"))
+        hidden = hidden.with_columns(valence=None, arousal=None).cast({"valence": pl.Float32, "arousal": pl.Float32})
+        recognition = task(taught=["au1"])
+        assert parts(recognition, recognition.select(hidden))["test"].height == 60
+
+    def test_it_stands_in_the_protocol(self) -> None:
+        first, second = (task(taught=taught).info.protocol for taught in (["au1", "au2"], ["au1"]))
+        assert len({first, second, task().info.protocol}) == 3
+        assert task(taught=["au2", "au1"]).info.protocol == first
+
+
 class TestRequests:
     @pytest.mark.parametrize("evaluate", [{}, {"support": {}}, {"support": {"size": 0}}, {"support": {"size": "0"}}])
     def test_no_support_is_the_one_setting(self, evaluate: dict[str, Any]) -> None:
