@@ -146,6 +146,7 @@ class Similarity(Towers):
         told: Names and descriptions.
         names, descriptions: Which of them a label's prototype is made of; with both the name's, and descriptions are a loss.
         temperature: Of the softmax over expressions and the logistic of action units at the beginning; it is learned.
+        dropout: Of embeddings.
     """
 
     def __init__(
@@ -160,8 +161,10 @@ class Similarity(Towers):
         names: bool,
         descriptions: bool,
         temperature: float,
+        dropout: float,
     ) -> None:
         super().__init__(encoder, tower, dim=dim, projection=projection)
+        self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({target: nn.Linear(dim, width) for target, width in heads.items()})
         self.scale = nn.Parameter(
             torch.tensor([temperature]).log().neg()
@@ -183,6 +186,7 @@ class Similarity(Towers):
 
     def raw(self, embeddings: Tensor, target: str, classes: Sequence[str]) -> Tensor:
         """Logits ``(b,)`` of an action unit, ``(b, classes)`` of the expressions, values ``(b,)`` of what is measured."""
+        embeddings = self.dropout(embeddings)
         if target in self.heads:
             values: Tensor = self.heads[target](F.relu(embeddings))
             return values if target == "expression" else values[:, 0]
@@ -212,7 +216,7 @@ class SimilarityStage(SupervisedStage):
         names: Images are contrasted with the names of labels (N).
         descriptions: Names with their descriptions (D); without names, images with the descriptions.
         temperature: Above 0.
-        supervised: The other arguments of :class:`baselines.supervised.SupervisedStage`: ``smoothing``, ``class_weights`` …
+        supervised: The other arguments of :class:`baselines.supervised.SupervisedStage`: ``dropout``, ``smoothing`` …
     """
 
     def __init__(
@@ -254,6 +258,7 @@ class SimilarityStage(SupervisedStage):
             names=self.names,
             descriptions=self.descriptions,
             temperature=self.temperature,
+            dropout=self.dropout,
         )
         if self.previous is not None:
             before = {name: value for name, value in self.previous.module.state_dict().items() if not name.startswith("heads.")}

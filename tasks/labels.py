@@ -39,7 +39,8 @@ class Present:
 
     def __post_init__(self) -> None:
         if self.at not in range(1, 6):
-            raise RequestError(f"an action unit is present at {self.at!r}", where="task.labels.present.at", remedy="give a whole number, 1 to 5")
+            what = f"an action unit is present at {self.at!r}"
+            raise RequestError(what, where="task.labels.present.at", remedy="give a whole number, 1 to 5")
 
     @property
     def id(self) -> str:
@@ -124,9 +125,11 @@ class Majority:
 
     def __post_init__(self) -> None:
         if self.ties not in TIES:
-            raise RequestError(f"no rule {self.ties!r} for ties", where="task.labels.majority.ties", remedy=did_you_mean(str(self.ties), TIES))
+            remedy = did_you_mean(str(self.ties), TIES)
+            raise RequestError(f"no rule {self.ties!r} for ties", where="task.labels.majority.ties", remedy=remedy)
         if not 0 <= self.more_than < 1:
-            raise RequestError(f"more_than is {self.more_than}", where="task.labels.majority.more_than", remedy="give a share from 0 to below 1")
+            remedy = "give a share from 0 to below 1"
+            raise RequestError(f"more_than is {self.more_than}", where="task.labels.majority.more_than", remedy=remedy)
 
     @property
     def id(self) -> str:

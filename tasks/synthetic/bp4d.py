@@ -26,6 +26,9 @@ _IMAGES = "Sequences(2D+3D)"
 _UNSURE = 0.03  # share of cells that no coder could tell
 
 
+_FOCUS = 0.85  # a task of the study was chosen to call up one emotion
+
+
 def write(
     root: str | Path,
     *,
@@ -67,7 +70,10 @@ def write(
         raise RequestError(f"subjects={subjects} and columns={columns}", remedy=f"give at most {len(people)} subjects and 99 columns")
     tasks = len(ACTIVITIES)
     lengths = au_coding.lengths(subjects * tasks, (low, high), seed)
-    footage = World(seed, subjects).film([place // tasks for place in range(subjects * tasks)], list(range(tasks)) * subjects, lengths)
+    cast = [place // tasks for place in range(subjects * tasks)]
+    footage = World(seed, subjects).film(cast, list(range(tasks)) * subjects, lengths, focus=_FOCUS)
+        [place // tasks for place in range(subjects * tasks)], list(range(tasks)) * subjects, lengths, focus=_FOCUS
+    )
     with new_folder(root) as partial, ThreadPoolExecutor() as pool:
         made = list(
             pool.map(lambda clip: _sequence(partial, footage, clip, people[clip // tasks], image, columns, quirks), range(len(lengths)))

@@ -28,6 +28,9 @@ _PHANTOM = "T11"
 _BEYOND = 3  # labels after the last image
 
 
+_FOCUS = 0.85  # a task of the study was chosen to call up one emotion
+
+
 def write(
     root: str | Path,
     *,
@@ -68,7 +71,10 @@ def write(
         raise RequestError(f"images={images!r}", remedy=did_you_mean(str(images), packed))
     count = len(TASKS)
     lengths = au_coding.lengths(subjects * count, (low, high), seed)
-    footage = World(seed, subjects).film([place // count for place in range(subjects * count)], [*TASKS.values()] * subjects, lengths)
+    cast = [place // count for place in range(subjects * count)]
+    footage = World(seed, subjects).film(cast, [*TASKS.values()] * subjects, lengths, focus=_FOCUS)
+        [place // count for place in range(subjects * count)], [*TASKS.values()] * subjects, lengths, focus=_FOCUS
+    )
     with new_folder(root) as partial, ThreadPoolExecutor() as pool:
         made = list(pool.map(lambda place: _person(partial, footage, place, image, packed[images][place % 2], quirks), range(subjects)))
     return written(root, pl.concat(samples for samples, _ in made), [quirk for _, planted in made for quirk in planted])

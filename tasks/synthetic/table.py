@@ -32,6 +32,9 @@ _QUOTED = 'watching "a sad film", alone'
 _TWO_LINES = "being startled\nby a sudden sound"
 
 
+_FOCUS = 0.85  # of a laboratory, where what people do was chosen to call up an emotion
+
+
 def write(
     root: str | Path,
     *,
@@ -65,7 +68,7 @@ def write(
     at_least(seed=(seed, 0), subjects=(subjects, 1), clips=(clips, 2), image=(image, 16))
     if clips > 999:
         raise RequestError(f"clips={clips} is too many", remedy="give at most 999")
-    footage = World(seed, subjects).clips(clips, (low, high))
+    footage = World(seed, subjects).clips(clips, (low, high), focus=_FOCUS)
     clip = [f"{number + 1:03}" for number in footage.clip]
     files = [f"images/{name}/{frame:05}.jpg" for name, frame in zip(clip, footage.frame, strict=True)]
     meant: dict[str, list[object]] = {

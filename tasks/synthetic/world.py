@@ -57,6 +57,9 @@ ACTIVITIES: dict[str, dict[str, float]] = {
 }
 """What a person may be doing, after the eight tasks of BP4D, and the emotions that it calls up."""
 
+FOCUS = 0.45
+"""How sure an activity calls up what it is meant for, where people act as they like: in films, and on the web."""
+
 _NEUTRAL = 0.3  # a reading below this is a neutral face
 _SHARPNESS = 12.0  # of a rater's choice between expressions
 
@@ -154,32 +157,34 @@ class World:
         self.neutral = rng.normal(0, 0.13, (subjects, 2))
         self.side = rng.choice([-1.0, 1.0], subjects)
 
-    def clips(self, n: int, frames: tuple[int, int]) -> Footage:
+    def clips(self, n: int, frames: tuple[int, int], *, focus: float = FOCUS) -> Footage:
         """Filmed clips, dealt out evenly among the subjects.
 
         Args:
             n: Number of clips.
             frames: The least and the most frames of a clip.
+            focus: See :meth:`film`.
         """
         rng = np.random.default_rng([self.seed, 1])
         lengths = rng.integers(frames[0], frames[1] + 1, n)
         subject = np.concatenate([rng.permutation(self.subjects) for _ in range(-(-n // self.subjects))])[:n]
         activity = np.concatenate([rng.permutation(len(ACTIVITIES)) for _ in range(-(-n // len(ACTIVITIES)))])[:n]
-        return self._filmed(subject, activity, lengths, rng)
+        return self._filmed(subject, activity, lengths, focus, rng)
 
-    def film(self, subjects: Sequence[int], activities: Sequence[int], lengths: Sequence[int]) -> Footage:
+    def film(self, subjects: Sequence[int], activities: Sequence[int], lengths: Sequence[int], *, focus: float = FOCUS) -> Footage:
         """Filmed clips, one for each of the subjects given, who may return: what a study that records everybody at every task films.
 
         Args:
             subjects: ``(n,)`` places among the people of this world.
             activities: ``(n,)`` places in :data:`ACTIVITIES`.
             lengths: ``(n,)`` frames.
+            focus: 0..1, how sure an activity calls up the emotions it is meant for; the rest is anything.
         """
         rng = np.random.default_rng([self.seed, 6])
-        return self._filmed(np.asarray(subjects), np.asarray(activities), np.asarray(lengths), rng)
+        return self._filmed(np.asarray(subjects), np.asarray(activities), np.asarray(lengths), focus, rng)
 
-    def _filmed(self, subject: np.ndarray, activity: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> Footage:
-        scenes = [_scene(int(length), int(what), rng) for length, what in zip(lengths, activity, strict=True)]
+    def _filmed(self, subject: np.ndarray, activity: np.ndarray, lengths: np.ndarray, focus: float, rng: np.random.Generator) -> Footage:
+        scenes = [_scene(int(length), int(what), focus, rng) for length, what in zip(lengths, activity, strict=True)]
         emotions, speech, noise, nuisance = (np.concatenate([scene[part] for scene in scenes]) for part in range(4))
         return self._footage(
             clip=np.repeat(np.arange(len(lengths)), lengths),
@@ -267,10 +272,10 @@ class World:
         )
 
 
-def _scene(length: int, activity: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _scene(length: int, activity: int, focus: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Emotions ``(t, 7)``, speech ``(t,)``, noise of the AUs ``(t, 17)`` and nuisance ``(t, len(NUISANCE))`` of one clip."""
     called = list(ACTIVITIES.values())[activity]
-    chances = 0.45 * np.array([called.get(emotion, 0.0) for emotion in EMOTIONS]) + 0.55 / len(EMOTIONS)
+    chances = focus * np.array([called.get(emotion, 0.0) for emotion in EMOTIONS]) + (1 - focus) / len(EMOTIONS)
     time = np.arange(length)
 
     count = 2 + length // 4  # events, of which some lie beyond the end
