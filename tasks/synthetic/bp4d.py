@@ -72,8 +72,6 @@ def write(
     lengths = au_coding.lengths(subjects * tasks, (low, high), seed)
     cast = [place // tasks for place in range(subjects * tasks)]
     footage = World(seed, subjects).film(cast, list(range(tasks)) * subjects, lengths, focus=_FOCUS)
-        [place // tasks for place in range(subjects * tasks)], list(range(tasks)) * subjects, lengths, focus=_FOCUS
-    )
     with new_folder(root) as partial, ThreadPoolExecutor() as pool:
         made = list(
             pool.map(lambda clip: _sequence(partial, footage, clip, people[clip // tasks], image, columns, quirks), range(len(lengths)))

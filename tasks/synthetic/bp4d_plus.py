@@ -73,8 +73,6 @@ def write(
     lengths = au_coding.lengths(subjects * count, (low, high), seed)
     cast = [place // count for place in range(subjects * count)]
     footage = World(seed, subjects).film(cast, [*TASKS.values()] * subjects, lengths, focus=_FOCUS)
-        [place // count for place in range(subjects * count)], [*TASKS.values()] * subjects, lengths, focus=_FOCUS
-    )
     with new_folder(root) as partial, ThreadPoolExecutor() as pool:
         made = list(pool.map(lambda place: _person(partial, footage, place, image, packed[images][place % 2], quirks), range(subjects)))
     return written(root, pl.concat(samples for samples, _ in made), [quirk for _, planted in made for quirk in planted])
