@@ -26,7 +26,7 @@ def asked(data: Make) -> Callable[..., Query]:
     """A query about some test embeddings, given training embeddings and their labels."""
 
     def make(train: np.ndarray, test: np.ndarray, targets: tuple[str, ...], **labels: Any) -> Query:
-        def encode(given: Data, part: str) -> np.ndarray:
+        def encode(data: Data, part: str) -> np.ndarray:
             return train if part == "train" else test
 
         return Query(
@@ -79,7 +79,10 @@ def test_each_target_is_asked_of_the_samples_labelled_for_it(asked: Make, vector
     train, test = vectors
     valence = np.random.default_rng(2).uniform(-1, 1, 90)
     known = np.arange(90) % 3 > 0
-    labels = {"valence": np.where(known, valence, None).tolist(), "arousal": valence.tolist()}
+    labels = {
+        "valence": [float(value) if there else None for value, there in zip(valence, known, strict=True)],
+        "arousal": valence.tolist(),
+    }
     predicted = Nearest(neighbours=7).predict(asked(train, test, ("valence", "arousal"), **labels))
     for target, rows in {"valence": known, "arousal": np.ones(90, bool)}.items():
         expected = KNeighborsRegressor(7, **REFERENCE).fit(train[rows], valence[rows]).predict(test)
