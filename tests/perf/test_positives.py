@@ -1,0 +1,91 @@
+"""What it costs to say which samples belong together: an epoch's batches and the weights of each, beside a training step on one of them.
+
+The step is the small convolutional net's, forward, backward and optimizer, on one view of 64 frames of 48 pixels; contrast takes two. The
+budget is 2 % of it. On one thread and in processor time, so that what else the machine does hardly shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from baselines import backbones, positives
+from baselines.positives import Table
+from harness.config import available, compose
+
+BATCH, SIDE, STEPS, ROUNDS = 64, 48, 5, 3
+SUBJECTS, ACTIVITIES, FRAMES = 41, 8, 60  # BP4D, with so many frames of each clip
+
+
+def _table() -> Table:
+    subject, activity, frame = (axis.ravel() for axis in np.indices((SUBJECTS, ACTIVITIES, FRAMES)))
+    rng = np.random.default_rng(0)
+    return Table(
+        subject=subject,
+        activity=activity,
+        clip=subject * ACTIVITIES + activity,
+        frame=frame,
+        expression=rng.integers(0, 7, len(subject)),
+        aus=rng.integers(0, 2, (len(subject), 12)).astype(np.float32),
+        activities=tuple(f"activity {i}" for i in range(ACTIVITIES)),
+        similarity=np.corrcoef(rng.normal(0, 1, (ACTIVITIES, 16))).astype(np.float32),
+    )
+
+
+def _strategy(name: str) -> positives.Strategy:
+    composed = compose([f"+positives@strategy={name}"])
+    return positives.make(composed["strategy"])
+
+
+def _epoch(table: Table, strategy: positives.Strategy) -> int:
+    rows = [batch[:, 0] for batch in positives.batches(table, strategy, BATCH, np.random.default_rng(0))]
+    for batch in rows:
+        torch.from_numpy(strategy.weights(table, batch))
+    return len(rows)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+@pytest.fixture(scope="module")
+def step() -> float:
+    """Seconds of a training step."""
+    torch.set_num_threads(1)
+    net = backbones.build({"name": "conv"}, channels=1, dim=256)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    frames = torch.rand(BATCH, 1, SIDE, SIDE)
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            net(frames).square().mean().backward()
+            optimizer.step()
+
+    steps()
+    return min(_seconds(steps) for _ in range(ROUNDS)) / STEPS
+
+
+@pytest.mark.parametrize("name", sorted(available("positives")))
+def test_batches_and_weights_beside_a_step(benchmark: Any, step: float, name: str) -> None:
+    table, strategy = _table(), _strategy(name)
+    batches = _epoch(table, strategy)
+    seconds = min(_seconds(lambda: _epoch(table, strategy)) for _ in range(ROUNDS)) / batches
+    benchmark.extra_info.update(share_of_step=seconds / step, budget=0.02, seconds_a_batch=seconds, seconds_a_step=step)
+    benchmark.pedantic(_epoch, args=(table, strategy), rounds=ROUNDS, iterations=1)
+
+
+def test_an_epoch_of_a_million(benchmark: Any) -> None:
+    n, rng = 1_000_000, np.random.default_rng(0)
+    unknown = np.full(n, -1)
+    subject, activity = rng.integers(0, 140, n), rng.integers(0, 10, n)
+    table = Table(subject, activity, unknown, unknown, unknown, np.zeros((n, 0), np.float32), tuple("abcdefghij"))
+    strategy = positives.ActivityCrossSubject()
+    benchmark.pedantic(lambda: list(positives.batches(table, strategy, BATCH, rng)), rounds=ROUNDS, iterations=1)
