@@ -173,9 +173,9 @@ def _chosen(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, penalt
     if not len(labels):
         raise RequestError("no training sample is labelled", where="ridge", remedy="choose a task that its data are labelled for")
     models = [Regression(alpha=penalty * len(labels)) for penalty in penalties]
-    folds = GroupKFold(min(5, len(np.unique(groups))))
-    if folds.n_splits > 1:
-        how = {"groups": groups, "cv": folds, "scoring": "neg_mean_squared_error", "params": {"sample_weight": weights}}
+    splits = min(5, len(np.unique(groups)))
+    if splits > 1:
+        how = {"groups": groups, "cv": GroupKFold(splits), "scoring": "neg_mean_squared_error", "params": {"sample_weight": weights}}
         scores = [cross_val_score(model, features, labels, **how).mean() for model in models]
         models = [models[int(np.argmax(scores))]]
     return models[-1].fit(features, labels, sample_weight=weights)

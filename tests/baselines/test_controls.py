@@ -115,6 +115,15 @@ def test_ridge_finds_a_rare_action_unit_at_a_half_and_measures_its_intensity(wor
     np.testing.assert_allclose(predicted["au4_intensity"], strength[:32], atol=0.2)
 
 
+def test_with_one_subject_there_is_nothing_to_choose_a_penalty_on_and_the_largest_is_taken(world: Make, data: Make) -> None:
+    """It used to ask scikit-learn for a single fold, which it refuses."""
+    train = data(valence=np.linspace(-1, 1, 60).tolist(), arousal=np.linspace(1, -1, 60).tolist(), clip=["one"] * 60)
+    query = world(0, train=train).query
+    features = StandardScaler().fit(query.train_embeddings.astype(float))
+    expected = Regression(alpha=10.0 * 60).fit(features.transform(query.train_embeddings), train.samples["valence"])
+    np.testing.assert_allclose(Ridge().predict(query)["valence"], expected.predict(features.transform(query.embeddings)), atol=1e-5)
+
+
 def test_ridge_is_scikit_learns_with_the_penalty_best_by_group(world: Make) -> None:
     query = world(0).query
     features = StandardScaler().fit(query.train_embeddings)

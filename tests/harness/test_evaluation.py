@@ -386,3 +386,46 @@ def test_without_a_validation_part_there_is_no_threshold_to_choose(planned: Plan
     assert run(made, store) == evaluation.Outcome(failed=1)
     (failure,) = store.failures().values()
     assert "no validation part to choose thresholds on (evaluate.threshold); set task.validation" in failure["error"]
+
+
+# ── other labels taught than tested ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Curious(Baseline):
+    """Says which labels it finds on training samples."""
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        samples = query.train.samples
+        FOUND.append({name for name in label_columns(samples) if samples[name].is_not_null().any()})
+        return {"au1": np.zeros(query.test.samples.height)}
+
+
+FOUND: list[set[str]] = []
+
+
+def test_where_other_labels_are_taught_than_tested_no_others_are_on_training_samples(planned: Planned, store: Store) -> None:
+    curious = [
+        "task=toy_units",
+        "baseline=hostile",
+        f"baseline._target_={__name__}.Curious",
+        "baseline.name=curious",
+        "baseline.targets=[au1]",
+    ]
+    FOUND.clear()
+    for more in ([], ["+task.taught=[valence]"]):
+        assert run(planned({"curious": [*curious, *more]}, {}), store) == evaluation.Outcome(made=1)
+    assert [{"valence", "arousal", "au1"}, {"valence"}] == FOUND
+    protocols = set(store.records()["protocol"])
+    assert len(protocols) == 2, "zero-shot never shares a table with what was taught"
+
+
+def test_the_subject_of_the_nearest_frame_is_written_where_a_task_asks_and_a_method_has_embeddings(planned: Planned, store: Store) -> None:
+    ridge = ["task=toy_units", "baseline=ridge", "+task.retrieval=true"]
+    made = run(planned({"ridge": ridge, "mean": ["task=toy_units", "baseline=mean_label", "+task.retrieval=true"]}, {}), store)
+    assert made.made == 2, [failure["log"] for failure in store.failures().values()]
+    known = {record["baseline"]: record for record in store.records().iter_rows(named=True)}
+    frames = {name: store.read_predictions(record["predictions"], record["sha256"]) for name, record in known.items()}
+    assert set(frames["ridge"]["nearest_subject"]) <= set(frames["ridge"]["subject"])
+    assert frames["mean_label"]["nearest_subject"].is_null().all()
+    assert 0 <= json.loads(known["ridge"]["metrics"])["retrieval_subject"] <= 1
+    assert json.loads(known["mean_label"]["metrics"])["retrieval_subject"] is None
