@@ -15,9 +15,10 @@ BLOCK = 16 * 2**20
 class Nearest(Baseline):
     """The labels of the nearest training samples by cosine, on the embeddings of the last stage, weighted by their similarity.
 
-    The expression is the weighted mean of their expressions (or votes), an action unit the weighted share of those that show it, valence,
-    arousal and intensities the weighted mean of theirs. Neighbours are found for each target among the samples labelled for it. A
-    neighbour that points away (a cosine of 0 or less) has no say; where all do, they all have the same.
+    The expression is the weighted mean of their expressions (or votes), valence, arousal and intensities are the weighted means of theirs.
+    An action unit is the weighted share of those that show it, samples with and without the unit weighing the same in training,
+    so that a half is the threshold. Neighbours are found for each target among the samples labelled for it. A neighbour that points away
+    (a cosine of 0 or less) has no say; where all do, they all have the same.
 
     Args:
         neighbours: How many; all, where fewer are labelled.
@@ -42,6 +43,8 @@ class Nearest(Baseline):
                 known[rows.tobytes()] = _nearest(test, train[rows], self.neighbours)
             near, weights = known[rows.tobytes()]
             predicted[target] = _mean(labels[rows], near, weights)
+            if kind_of(target) == "occurrence":
+                predicted[target] = _balanced(predicted[target], float(labels[rows].mean()))
         return predicted
 
 
@@ -74,6 +77,15 @@ def _mean(labels: np.ndarray, near: np.ndarray, weights: np.ndarray) -> np.ndarr
     for place, weight in zip(near.T, weights.T, strict=True):
         mean += weight.reshape(-1, *[1] * (labels.ndim - 1)) * labels[place]
     return mean
+
+
+def _balanced(share: np.ndarray, usual: float) -> np.ndarray:
+    """Shares of what shows an action unit, were half of all to show it and not the usual share; unchanged where all or none do."""
+    if not 0 < usual < 1:
+        return share
+    present, absent = share * (1 - usual), (1 - share) * usual
+    odds: np.ndarray = present / (present + absent)
+    return odds
 
 
 def _largest(values: np.ndarray, k: int) -> np.ndarray:

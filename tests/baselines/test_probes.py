@@ -67,7 +67,9 @@ def test_it_is_scikit_learns(asked: Make, vectors: tuple[np.ndarray, np.ndarray]
         au1_intensity=intensity.tolist(),
     )
     predicted = Nearest(neighbours=k).predict(query)
-    for target, labels in {"valence": valence, "au1": au, "au1_intensity": intensity}.items():
+    share, usual = KNeighborsRegressor(k, **REFERENCE).fit(train, au).predict(test), au.mean()
+    np.testing.assert_allclose(predicted["au1"], share / usual / (share / usual + (1 - share) / (1 - usual)), atol=1e-5)
+    for target, labels in {"valence": valence, "au1_intensity": intensity}.items():
         expected = KNeighborsRegressor(k, **REFERENCE).fit(train, labels).predict(test)
         np.testing.assert_allclose(predicted[target], expected, atol=1e-5)
     reference = KNeighborsClassifier(k, **REFERENCE).fit(train, names)
@@ -94,6 +96,17 @@ def test_votes_are_averaged_as_they_are(asked: Make) -> None:
     votes = {"votes_neutral": [8, 0, 0], "votes_happy": [2, 10, 0], "votes_sad": [0, 0, 0]}
     query = asked(train, np.array([[2, 0]], np.float32), ("expression",), **votes)
     np.testing.assert_allclose(Nearest(neighbours=2).predict(query)["expression"], [[0.4, 0.6, 0]])
+
+
+def test_a_rare_action_unit_is_found_at_a_half_and_one_that_never_or_always_shows_is_as_usual(asked: Make) -> None:
+    angle = np.repeat([0.0, 1.5], [90, 10])
+    train = np.column_stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+    rare = [*[0] * 90, *[1] * 4, *[0] * 6]
+    query = asked(train, train[[0, 99]], ("au1", "au2", "au4"), au1=rare, au2=[0] * 100, au4=[1] * 100)
+    predicted = Nearest(neighbours=10).predict(query)
+    assert predicted["au1"][0] < 0.5 < predicted["au1"][1], "four of its ten neighbours show it, and four of a hundred do"
+    np.testing.assert_array_equal(predicted["au2"], 0)
+    np.testing.assert_allclose(predicted["au4"], 1)
 
 
 def test_in_blocks_it_is_the_same(asked: Make, vectors: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
