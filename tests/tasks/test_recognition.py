@@ -272,7 +272,7 @@ class TestHeldOut:
         names = [task(classes=7, held_out=held_out).info.protocol for held_out in (["disgust", "fear"], ["fear", "disgust"], [], None)]
         assert names == ["official-7-classes-held-out-fear-disgust"] * 2 + ["official-7-classes"] * 2
 
-    def test_among_those_held_out_the_most_likely_one_counts_and_a_tie_half(self) -> None:
+    def test_the_answer_is_the_likeliest_of_those_held_out_and_beside_it_stands_that_of_all(self) -> None:
         recognition = task(classes=["neutral", "fear", "disgust"], held_out=["fear", "disgust"])
         chances = {
             "expression_p_neutral": [0.9, 0.9, 0.2, 0.4],
@@ -280,13 +280,14 @@ class TestHeldOut:
             "expression_p_disgust": [0.04, 0.04, 0.4, 0.3],
         }
         names = {"sample": list("abcd"), "clip": list("abcd"), "subject": list("abcd"), "frame": [0] * 4, "support": [False] * 4}
-        labels = {"expression": ["fear", "disgust", "disgust", None], "expression_pred": ["neutral", "neutral", "fear", "neutral"]}
+        labels = {"expression": ["fear", "disgust", "fear", None], "expression_pred": ["neutral", "neutral", "fear", "neutral"]}
         score = recognition.score(pl.DataFrame(names | labels | chances))
-        assert score.metrics["accuracy_expression"] == 0
-        assert score.metrics["accuracy_among_held_out"] == pytest.approx((1 + 0 + 0.5) / 3)
-        assert "accuracy_among_held_out" in recognition.info.parts
-        without = recognition.score(pl.DataFrame(names | labels))
-        assert np.isnan(without.metrics["accuracy_among_held_out"])
+        assert score.metrics["accuracy_expression"] == pytest.approx(2 / 3)
+        assert score.metrics["f1_disgust"] == 0
+        assert score.metrics["accuracy_among_all"] == pytest.approx(1 / 3)
+        assert recognition.info.parts == ("f1_expression", "recall_expression", "f1_fear", "f1_disgust", "accuracy_among_all")
+        with pytest.raises(RequestError, match="predictions lack the columns expression_p_fear, expression_p_disgust"):
+            recognition.score(pl.DataFrame(names | labels))
 
     def test_a_test_part_with_none_of_them_is_told(self) -> None:
         recognition = task(held_out=["contempt"])
