@@ -46,7 +46,7 @@ def gather(prepared: Prepared) -> list[Gathered]:
         gaps = plan.pending(prepared.store).filter(task=task.info.name).group_by("arm", maintain_order=True).len()
         notes = (
             *_protocol(part, task.info.protocol, task.info.note),
-            *(f"{arm}: {config['reconstruction']}." for arm, config in baselines.items() if config.get("reconstruction")),
+            *_reconstructions(baselines),
             *(f"{arm}: {n} evaluations are missing." for arm, n in gaps.iter_rows()),
         )
         title = f"{prepared.sweep.name} on {task.info.name}"
@@ -66,6 +66,15 @@ def gather(prepared: Prepared) -> list[Gathered]:
         folder = prepared.output / "sweeps" / prepared.sweep.name / (task.info.name if len(found.unique(leaderboard.SAME)) > 1 else "")
         out.append(_gathered(part, prepared, title, task.info, notes, facts, folder))
     return out
+
+
+def _reconstructions(baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is said of methods that are rebuilt from their papers, once for all arms of which it is true."""
+    arms: dict[str, list[str]] = {}
+    for arm, config in baselines.items():
+        if config.get("reconstruction"):
+            arms.setdefault(str(config["reconstruction"]).rstrip("."), []).append(arm)
+    return [f"{', '.join(named)}: {text}." for text, named in arms.items()]
 
 
 def of_task(store: Store, name: str) -> list[Board]:
