@@ -176,14 +176,14 @@ class Frozen(TextTower):
 
     Args:
         dim: Of what it makes of a text.
-        name_or_path: A name on the Hugging Face hub or a local folder, with its tokenizer.
-        local_files_only: Never ask the network. ``HF_HUB_OFFLINE`` forbids it as well.
+        model: A name on the Hugging Face hub or a local folder, with its tokenizer.
+        download: Fetch what is not on this machine, which ``HF_HUB_OFFLINE`` forbids all the same.
     """
 
-    def __init__(self, dim: int, *, name_or_path: str, local_files_only: bool = True) -> None:
+    def __init__(self, dim: int, *, model: str, download: bool = False) -> None:
         super().__init__()
-        self.model, self.local = name_or_path, local_files_only
-        self.cache = _cache() / _model_digest(name_or_path, local_files_only)
+        self.model, self.local = model, not download
+        self.cache = _cache() / _model_digest(model, not download)
         self.width: int | None = None
         self.width = self.prepare([_PROBE]).shape[1]
         self.linear = nn.Linear(self.width, dim)
@@ -405,10 +405,10 @@ def _loading(model: str, local: bool) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
             yield
     except Exception as error:
-        needed = ["set text_encoder.local_files_only=false"] * local + ["unset HF_HUB_OFFLINE"] * HF_HUB_OFFLINE
+        needed = ["set text_encoder.download=true"] * local + ["unset HF_HUB_OFFLINE"] * HF_HUB_OFFLINE
         remedy = "give a folder with a text model and its tokenizer" + (f", or let it be fetched: {' and '.join(needed)}" if needed else "")
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RequestError(f"cannot load {model}: {told}", where="text_encoder.name_or_path", remedy=remedy) from error
+        raise RequestError(f"cannot load {model}: {told}", where="text_encoder.model", remedy=remedy) from error
     finally:
         logging.set_verbosity(level)
         if bars:

@@ -263,7 +263,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def frozen(model: str | Path, dim: int = 5) -> texts.TextTower:
-    return texts.build({**config("text_encoder", "clip"), "name_or_path": str(model)}, dim)
+    return texts.build({**config("text_encoder", "clip"), "model": str(model)}, dim)
 
 
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,8 +427,8 @@ def test_loading_says_nothing(model: Callable[[str], Path], capfd: pytest.Captur
 def test_a_model_that_cannot_be_loaded_is_refused_in_one_line(tmp_path: Path, model: Callable[[str], Path]) -> None:
     def refused(name: str, line: str) -> None:
         with pytest.raises(RequestError, match=line) as error:
-            texts.build({"name": "transformers", "name_or_path": name}, 4)
-        assert "text_encoder.name_or_path" in str(error.value)
+            texts.build({"name": "transformers", "model": name}, 4)
+        assert "text_encoder.model" in str(error.value)
         assert "\n" not in str(error.value)
 
     refused("nobody/nothing-here", "cannot load nobody/nothing-here: .*unset HF_HUB_OFFLINE")
@@ -454,7 +454,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_in_one_line(tmp_path: Path, mo
         ({"name": "small", "bucket": 3}, "unexpected keyword argument 'bucket'"),
         ({"name": "small", "buckets": 0}, r"buckets of 0 \(text_encoder.buckets\)"),
         ({"name": "small", "longest": "all"}, "longest of 'all'"),
-        ({"name": "transformers"}, "missing 1 required keyword-only argument: 'name_or_path'"),
+        ({"name": "transformers"}, "missing 1 required keyword-only argument: 'model'"),
     ],
 )
 def test_a_tower_that_cannot_be_built_is_refused_in_one_line(node: dict[str, Any], line: str) -> None:
@@ -466,6 +466,6 @@ def test_a_tower_that_cannot_be_built_is_refused_in_one_line(node: dict[str, Any
 def test_the_text_encoder_of_a_lab_is_clips_and_asks_no_network() -> None:
     assert config("text_encoder", "clip") == {
         "name": "transformers",
-        "name_or_path": "openai/clip-vit-base-patch16",
-        "local_files_only": True,
+        "model": "openai/clip-vit-base-patch16",
+        "download": False,
     }
