@@ -147,7 +147,7 @@ def single(overrides: Sequence[str], extra: Sequence[Path] = ()) -> Sweep:
     if "fold" not in axes:
         axes["fold"] = list(range(make_task(composed["task"]).folds))
     chosen, task = composed["baseline"]["name"], composed["task"]["name"]
-    own = [item for item in overrides if _split_override(item)[0].lstrip("+~").split(".")[0] == "baseline"]
+    own = [item for item in overrides if _split_override(item)[0].lstrip("+~").rpartition("@")[2].split(".")[0] == "baseline"]
     controls = {name: [f"baseline={name}"] for name in composed["task"].get("controls") or [] if name != chosen}
     shared = [item for item in overrides if item not in own]
     named = own if any(item.startswith("baseline=") for item in own) else [f"baseline={chosen}", *own]

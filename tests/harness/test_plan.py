@@ -441,3 +441,11 @@ def test_what_is_run_alone_has_the_controls_of_its_task_beside_it() -> None:
     assert sweep.overrides == ["trainer.epochs=3"]
     assert sweep.arms["last_label"] == ["baseline=last_label"]
     assert list(single(["baseline=ridge"]).arms) == ["ridge", "mean_label", "last_label", "interpolation"]
+
+
+def test_a_group_inside_a_baseline_is_chosen_for_it_and_not_for_its_controls() -> None:
+    group = "positives@baseline.stages.contrast.positives=subject"
+    sweep = single(["task=bp4d", "baseline=clef", group, "trainer.epochs=1"])
+    assert sweep.arms["clef"] == ["baseline=clef", group]
+    assert sweep.arms["ridge"] == ["baseline=ridge"]
+    assert sweep.overrides == ["task=bp4d", "trainer.epochs=1"]
