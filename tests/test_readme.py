@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
+import configs
 from harness.cli import VERBS
 from harness.store import Store
 from tests.conftest import Run
@@ -31,7 +34,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.cluster
 def test_the_baseline_and_the_task_of_the_readme_run(harness: Run, mine: Path) -> None:
-    commands = [line.strip() for line in README.splitlines() if line.strip().startswith("harness run --config-dir mine")]
+    commands = [line.strip() for line in README.splitlines() if re.match(r"\s+harness run --config-dir mine .*baseline=shrunk", line)]
     assert len(commands) == 2
     for command in commands:
         done = harness(*shlex.split(command)[1:], *SMALL, cwd=mine, env=None)
@@ -45,3 +48,16 @@ def test_the_baseline_and_the_task_of_the_readme_run(harness: Run, mine: Path) -
 def test_the_readme_names_the_verbs_that_there_are() -> None:
     section = README.split("## The verbs")[1].split("##")[0]
     assert set(re.findall(r"^    harness (\w+)", section, flags=re.MULTILINE)) == set(VERBS)
+
+
+def test_the_commands_of_clef_are_planned_as_they_are_printed(harness: Run, mine: Path) -> None:
+    section = README.split("## Which faces belong together?")[1].split("\n## ")[0]
+    commands = re.findall(r"^    harness ((?:run|sweep) .*?)(?:  +#.*)?$", section, flags=re.MULTILINE)
+    assert len(commands) == 10
+    (mine / "mine" / "texts").mkdir(parents=True)
+    shutil.copy(Path(configs.__file__).parent / "texts" / "facs.yaml", mine / "mine" / "texts" / "lab.yaml")
+    for command in commands:
+        words = [word for word in shlex.split(command) if word != "--dry-run" and not word.startswith("task.root=")]
+        done = harness(*words, "--dry-run", "--format", "json", cwd=mine)
+        assert done.returncode == 0, done.stderr
+        assert "pending" in {row["state"] for row in json.loads(done.stdout)}, command
