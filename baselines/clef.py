@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines import backbones, contrast, positives, texts
+from baselines.positives import Strategy
 from baselines.supervised import OUTPUT, SupervisedStage
 from harness.baseline import Baseline, Data, Previous, Query, Stage, Step
+from harness.config import instantiate
 from harness.errors import RequestError
 from harness.task import kind_of
 
@@ -85,7 +87,7 @@ class ContrastStage(Stage):
             remedy = "set image_image or image_text, or leave the stage out"
             raise RequestError("nothing is contrasted", where="stages.contrast", remedy=remedy)
         self.backbone, self.text_encoder, self.texts = backbone, text_encoder, texts
-        self.strategy = _strategy(positives)
+        self.strategy: Strategy = instantiate(positives)
         self.dim, self.projection, self.temperature, self.each = dim, projection, temperature, each
         self.image_image, self.image_text = image_image, image_text
 
@@ -166,9 +168,8 @@ class Similarity(Towers):
         super().__init__(encoder, tower, dim=dim, projection=projection)
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({target: nn.Linear(dim, width) for target, width in heads.items()})
-        self.scale = nn.Parameter(
-            torch.tensor([temperature]).log().neg()
-        )  # of one number, not of none: DeepSpeed cannot broadcast a scalar
+        # of shape (1,), since DeepSpeed cannot broadcast a scalar
+        self.scale = nn.Parameter(-torch.tensor([temperature]).log())
         self.bias = nn.Parameter(torch.zeros(1))  # of action units: a cosine of 0 is no probability of a half
         self.told, self.names, self.descriptions = told, names, descriptions
         self._prepared: dict[tuple[bool, str], Tensor] = {}
@@ -194,8 +195,7 @@ class Similarity(Towers):
         if kind not in ("expression", "occurrence") or not (self.names or self.descriptions):
             remedy = "it predicts what it was taught, and by names or descriptions any expression and action unit"
             raise RequestError(f"this fit cannot predict {target}", where="stages.similarity", remedy=remedy)
-        labels = list(classes) if kind == "expression" else [target]
-        cosine = self.images(embeddings) @ self.prototypes(labels).T * self.scale.exp()
+        cosine = self.images(embeddings) @ self.prototypes(_labels_of(target, classes)).T * self.scale.exp()
         return cosine if kind == "expression" else cosine[:, 0] + self.bias
 
     def _prompts(self, label: str, by_name: bool) -> Tensor:
@@ -291,10 +291,6 @@ class Clef(Baseline):
             target: OUTPUT[kind_of(target)](module.raw(embeddings, target, query.classes)).double().cpu().numpy()
             for target in query.targets
         }
-
-
-def _strategy(node: Mapping[str, Any]) -> positives.Strategy:
-    return positives.make(node)
 
 
 def _labels_of(target: str, classes: Sequence[str]) -> list[str]:

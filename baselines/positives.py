@@ -7,15 +7,14 @@ any. Both are array operations over all samples at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import polars as pl
 
 from harness.baseline import Data
-from harness.config import instantiate
 from harness.errors import RequestError
 from harness.samples import au_columns
 
@@ -275,12 +274,6 @@ class Temporal(Strategy):
         frame = table.frame[rows]
         near = (np.abs(frame[:, None] - frame) <= self.window) & (frame >= 0) & (frame[:, None] >= 0)
         return _off_diagonal(_same(table.clip[rows]) & near)
-
-
-def make(node: Mapping[str, Any]) -> Strategy:
-    """The strategy of a config node ``{_target_: …, …}``."""
-    strategy: Strategy = instantiate(node)
-    return strategy
 
 
 def batches(table: Table, strategy: Strategy, size: int, rng: np.random.Generator, *, each: int = 4) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from harness.errors import RequestError
 from tasks.synthetic import au_coding
-from tasks.synthetic.world import ACTIVITIES, Footage, World
+from tasks.synthetic.world import ACTIVITIES, LABORATORY_FOCUS, Footage, World
 from tasks.synthetic.writing import Quirk, Written, at_least, new_folder, written
 
 FOLDS = (
@@ -24,9 +24,6 @@ FOLDS = (
 
 _IMAGES = "Sequences(2D+3D)"
 _UNSURE = 0.03  # share of cells that no coder could tell
-
-
-_FOCUS = 0.85  # a task of the study was chosen to call up one emotion
 
 
 def write(
@@ -71,7 +68,7 @@ def write(
     tasks = len(ACTIVITIES)
     lengths = au_coding.lengths(subjects * tasks, (low, high), seed)
     cast = [place // tasks for place in range(subjects * tasks)]
-    footage = World(seed, subjects).film(cast, list(range(tasks)) * subjects, lengths, focus=_FOCUS)
+    footage = World(seed, subjects).film(cast, list(range(tasks)) * subjects, lengths, focus=LABORATORY_FOCUS)
     with new_folder(root) as partial, ThreadPoolExecutor() as pool:
         made = list(
             pool.map(lambda clip: _sequence(partial, footage, clip, people[clip // tasks], image, columns, quirks), range(len(lengths)))

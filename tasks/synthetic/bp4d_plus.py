@@ -13,7 +13,7 @@ import polars as pl
 from harness.errors import RequestError, did_you_mean
 from harness.images import part_of
 from tasks.synthetic import au_coding
-from tasks.synthetic.world import Footage, World
+from tasks.synthetic.world import LABORATORY_FOCUS, Footage, World
 from tasks.synthetic.writing import Quirk, Written, at_least, new_folder, written
 
 TASKS = {"T1": 0, "T6": 3, "T7": 4, "T8": 5}
@@ -26,9 +26,6 @@ _IMAGES = "2D+3D"
 _UNSURE = 0.03  # share of cells that no coder could tell
 _PHANTOM = "T11"
 _BEYOND = 3  # labels after the last image
-
-
-_FOCUS = 0.85  # a task of the study was chosen to call up one emotion
 
 
 def write(
@@ -72,7 +69,7 @@ def write(
     count = len(TASKS)
     lengths = au_coding.lengths(subjects * count, (low, high), seed)
     cast = [place // count for place in range(subjects * count)]
-    footage = World(seed, subjects).film(cast, [*TASKS.values()] * subjects, lengths, focus=_FOCUS)
+    footage = World(seed, subjects).film(cast, [*TASKS.values()] * subjects, lengths, focus=LABORATORY_FOCUS)
     with new_folder(root) as partial, ThreadPoolExecutor() as pool:
         made = list(pool.map(lambda place: _person(partial, footage, place, image, packed[images][place % 2], quirks), range(subjects)))
     return written(root, pl.concat(samples for samples, _ in made), [quirk for _, planted in made for quirk in planted])

@@ -14,7 +14,7 @@ from PIL import Image
 from harness.errors import RequestError
 from harness.samples import EXPRESSIONS
 from tasks.synthetic.faces import AUS
-from tasks.synthetic.world import ACTIVITIES, Footage, World
+from tasks.synthetic.world import ACTIVITIES, LABORATORY_FOCUS, Footage, World
 from tasks.synthetic.writing import Quirk, Written, at_least, new_folder, written
 
 GFT_AUS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 15, 17, 23, 24)
@@ -30,9 +30,6 @@ _SYNONYMS = {
 }
 _QUOTED = 'watching "a sad film", alone'
 _TWO_LINES = "being startled\nby a sudden sound"
-
-
-_FOCUS = 0.85  # of a laboratory, where what people do was chosen to call up an emotion
 
 
 def write(
@@ -68,7 +65,7 @@ def write(
     at_least(seed=(seed, 0), subjects=(subjects, 1), clips=(clips, 2), image=(image, 16))
     if clips > 999:
         raise RequestError(f"clips={clips} is too many", remedy="give at most 999")
-    footage = World(seed, subjects).clips(clips, (low, high), focus=_FOCUS)
+    footage = World(seed, subjects).clips(clips, (low, high), focus=LABORATORY_FOCUS)
     clip = [f"{number + 1:03}" for number in footage.clip]
     files = [f"images/{name}/{frame:05}.jpg" for name, frame in zip(clip, footage.frame, strict=True)]
     meant: dict[str, list[object]] = {

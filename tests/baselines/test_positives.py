@@ -25,7 +25,7 @@ from baselines.positives import (
     Temporal,
     TextSimilarity,
 )
-from harness.config import available, config_dirs
+from harness.config import available, config_dirs, instantiate
 from harness.errors import RequestError
 
 NAN = float("nan")
@@ -417,7 +417,7 @@ def test_no_samples_make_no_batches_whatever_the_strategy(data: Callable[..., An
         (lambda: Random(seed=-1), "a seed of -1"),
         (lambda: positives.batches(people(), Activity(), 8, np.random.default_rng(0), each=0), "0 samples of a key"),
         (lambda: Temporal(window=3).key(table(4, clip=[0, 0, 1, 1], frame=[0, 5, 3, 20])), "the nearest two are 5 apart"),
-        (lambda: positives.make({"_target_": "baselines.positives.Temporal", "windw": 3}), "unexpected keyword argument 'windw'"),
+        (lambda: instantiate({"_target_": "baselines.positives.Temporal", "windw": 3}), "unexpected keyword argument 'windw'"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(make: Callable[[], object], line: str) -> None:
@@ -436,6 +436,6 @@ def test_every_strategy_has_a_yaml_and_every_yaml_a_line_about_it() -> None:
     assert all(found.values())
     for name, strategy in STRATEGIES.items():
         node = yaml.safe_load((config_dirs()[-1] / "positives" / f"{name}.yaml").read_text(encoding="utf-8"))
-        made = positives.make(node)
+        made = instantiate(node)
         assert type(made) is type(strategy)
         assert made == type(strategy)(), "the YAML gives the defaults"

@@ -16,7 +16,7 @@ import torch
 
 from baselines import backbones, positives
 from baselines.positives import Table
-from harness.config import available, compose
+from harness.config import available, compose, instantiate
 
 BATCH, SIDE, STEPS, ROUNDS = 64, 48, 5, 3
 SUBJECTS, ACTIVITIES, FRAMES = 41, 8, 60  # BP4D, with so many frames of each clip
@@ -39,7 +39,8 @@ def _table() -> Table:
 
 def _strategy(name: str) -> positives.Strategy:
     composed = compose([f"+positives@strategy={name}"])
-    return positives.make(composed["strategy"])
+    strategy: positives.Strategy = instantiate(composed["strategy"])
+    return strategy
 
 
 def _epoch(table: Table, strategy: positives.Strategy) -> int:
