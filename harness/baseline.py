@@ -132,6 +132,13 @@ class Stage(ABC):
     def losses(self, module: nn.Module, step: Step) -> dict[str, Tensor]:
         """Losses by name, one scalar an objective, of a training (``step.training``) or validation step."""
 
+    def objectives(self) -> dict[str, str]:
+        """The losses' names in their order, each with its kind (``harness.weighting``): ``regression``, ``likelihood`` or ``other``.
+
+        Called after :meth:`setup`. Empty where the stage does not say; weightings that keep something for each loss refuse it then.
+        """
+        return {}
+
     def encode(self, module: nn.Module, frames: Tensor) -> Tensor:
         """``(b, channels, height, width)`` in [0, 1] to the ``(b, d)`` embeddings that predictions are made from."""
         raise TypeError(f"{type(self).__name__} has no embedding")
@@ -196,11 +203,3 @@ class Baseline(ABC):
     def encode(self, frames: Tensor) -> Tensor:
         """Embeddings of a baseline without stages, ``(b, channels, height, width)`` to ``(b, d)``."""
         raise TypeError(f"{type(self).__name__} has no embedding")
-
-
-class Weighting(Protocol):
-    """How losses become one gradient. An ``nn.Module`` when it learns."""
-
-    def __call__(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        """The scalar to descend."""
-        ...

@@ -381,8 +381,9 @@ class _Builder:
             what = {key: value for key, value in trainer.items() if key not in HOW}
             own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
             before = stages[-1].fit if stages else None
-            fit = identity.address({**inputs, "stage": own, "weighting": stage.get("weighting"), "trainer": what, "previous": before})
-            stages.append(StageSpec(fit, name, own, trainer, stage.get("weighting"), seed))
+            weighting = one.get("weighting") or stage.get("weighting")
+            fit = identity.address({**inputs, "stage": own, "weighting": weighting, "trainer": what, "previous": before})
+            stages.append(StageSpec(fit, name, own, trainer, weighting, seed))
         arguments = {key: value for key, value in baseline.items() if key not in BASELINE_FACTS}
         last = stages[-1].fit if stages else identity.address(inputs)
         entry = entry_identity(last, [baseline["name"], baseline["version"], arguments], task.info)
