@@ -31,10 +31,11 @@ from torch import Tensor, nn
 
 from harness import trainer as trainer_settings
 from harness.augmentation import augment
-from harness.baseline import Data, Previous, Stage, Step, Weighting
+from harness.baseline import Data, Previous, Stage, Step
 from harness.errors import FitError, RequestError
 from harness.frames import Frames
 from harness.trainer import Augment, Trainer
+from harness.weighting import Weighting
 
 log = logging.getLogger(__name__)
 
