@@ -32,6 +32,7 @@ from harness.rescoring import guarded_score, now, scored
 from harness.samples import label_columns, vote_columns
 from harness.store import Store, write_atomically
 from harness.task import Setting, Task, kind_of
+from harness.weighting import Weighting
 
 Report = Callable[[dict[str, float]], None]
 Train = Callable[[Job, StageSpec, Store, Report], None]
@@ -173,7 +174,7 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
         targets=bench.task.info.learned,
         classes=bench.task.classes,
         trainer=spec.trainer,
-        weighting=instantiate(spec.weighting) if spec.weighting else _sum,
+        weighting=instantiate(spec.weighting) if spec.weighting else _Sum(),
         seed=spec.seed,
         context=context,
         previous=_previous(job, spec, bench, store),
@@ -384,9 +385,11 @@ def embeddings(store: Store, fit: str, stage: Stage, module: torch.nn.Module, da
     return made
 
 
-def _sum(losses: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+class _Sum(Weighting):
     """The weighting of a stage whose config names none."""
-    return torch.stack(list(losses.values())).sum()
+
+    def forward(self, losses: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+        return torch.stack(list(losses.values())).sum()
 
 
 def _stage(spec: StageSpec) -> Stage:

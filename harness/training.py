@@ -18,7 +18,7 @@ import socket
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from harness import trainer as trainer_settings
 from harness.augmentation import augment
-from harness.baseline import Data, Previous, Stage, Step
+from harness.baseline import Data, Previous, Stage
 from harness.errors import FitError, RequestError
 from harness.frames import Frames
 from harness.trainer import Augment, Trainer
-from harness.weighting import Weighting
+from harness.weighting import GradientWeighting, Weighting
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,8 @@ class Fitted:
     Attributes:
         state: Weights and buffers of the stage's module, float32 on the CPU.
         history: One entry an epoch: ``epoch``, ``lr``, ``seconds``, ``train/NAME`` and ``validation/NAME`` of every loss
-            (means over the epoch), ``weight/NAME``, what the weighting multiplied it with.
+            (means over the epoch's batches that have a label for it; 0 where none has), ``weight/NAME``, what the weighting
+            multiplied it with, or its gradient (not there where it was in no batch), and what the weighting has learned of it (``log_variance/NAME``, say).
         seconds: Of all epochs, those before a restart included.
         peak_memory: Bytes: of the GPU where there is one, else of this process.
         selected_epoch: The epoch ``state`` is of, from 1.
@@ -157,7 +158,7 @@ def fit(
         train, validation: Samples with labels, and their frames.
         targets, classes: Of the task.
         trainer: The config node ``trainer``; see :class:`harness.trainer.Trainer`.
-        weighting: A new one; an ``nn.Module`` if it learns.
+        weighting: A new one; it is set up here.
         seed: Everything drawn follows from it.
         context: Where this runs.
         previous: The stage before.
@@ -336,26 +337,201 @@ class _Step:
 
 
 class _Objective(nn.Module):
-    """A stage's module and its weighting as what DeepSpeed runs: a step in, the scalar to descend out."""
+    """A stage's module and its weighting as what DeepSpeed runs: a step in, the losses or the scalar to descend out."""
 
     def __init__(self, stage: Stage, weighting: Weighting) -> None:
         super().__init__()
         self.stage, self.module, self.weighting = stage, stage.module(), weighting
-        self.names: tuple[str, ...] = ()
+        self.names = tuple(stage.objectives())
 
-    def forward(self, step: Step) -> tuple[Tensor, ...]:
-        """Losses, and in training the scalar before and its derivative by each of them behind."""
-        losses = self.stage.losses(self.module, step)
+    def forward(self, asked: _Step | _Direction, *, weighted: bool = False) -> tuple[Tensor, ...]:
+        """The losses, in the order of their names. Weighted: the scalar, the losses, and its derivative by each of them.
+
+        Of a direction, the scalar whose gradient it is.
+        """
+        with torch.autocast(asked.device.type, enabled=False):
+            if isinstance(asked, _Direction):
+                return (asked.scalar(),)
+        losses = self.stage.losses(self.module, asked)
         self.names = self.names or tuple(losses)
         if self.names != tuple(losses):
             raise FitError(f"{type(self.stage).__name__} gives losses {', '.join(losses)} where it gave {', '.join(self.names)}")
-        values = torch.stack([loss.float() for loss in losses.values()])
-        if not step.training:
-            return (values,)
-        with torch.autocast(step.device.type, enabled=False):
-            total = self.weighting(dict(zip(self.names, values.unbind(), strict=True)), step.generator)
+        found = {name: loss.float() for name, loss in losses.items()}
+        if not weighted:
+            return tuple(found.values())
+        with torch.autocast(asked.device.type, enabled=False):
+            values = torch.stack(list(found.values()))
+            present = _present(dict(zip(self.names, values.unbind(), strict=True)))
+            total = self.weighting(present, asked.generator) if present else values.sum()
             (weights,) = torch.autograd.grad(total, values, retain_graph=True)
         return total, values.detach(), weights
+
+
+def _present(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The losses that say something: one of exactly 0 is of a batch without a label for it, and no weighting should learn from it."""
+    zero = torch.stack([loss.detach() for loss in losses.values()]) == 0
+    return {name: loss for (name, loss), absent in zip(losses.items(), zero.tolist(), strict=True) if not absent}
+
+
+@dataclass
+class _Direction:
+    """A gradient made by hand, as DeepSpeed can be asked to descend it: the sum of each parameter times its part of it.
+
+    So no pass backward goes through the module once more, and DeepSpeed's reductions, clipping and partitions are as ever.
+    """
+
+    parts: list[tuple[nn.Parameter, Tensor]]
+    device: torch.device
+
+    def scalar(self) -> Tensor:
+        return torch.stack([torch.dot(parameter.flatten(), part.flatten()) for parameter, part in self.parts]).sum()
+
+
+class _Descent:
+    """How one batch's losses become gradients in the engine."""
+
+    def __init__(self, engine: Any, objective: _Objective, settings: Trainer, world: int) -> None:
+        self.engine, self.objective, self.settings, self.world = engine, objective, settings, world
+        self.weighting = objective.weighting
+        self.by_gradients = isinstance(self.weighting, GradientWeighting)
+
+    def __call__(self, step: _Step, share: float) -> tuple[Tensor, Tensor]:
+        """Add a batch's share of the gradient.
+
+        Returns:
+            The ``(k,)`` losses, and what each was multiplied with; nan for a loss that says nothing, and where nothing is multiplied.
+
+        Raises:
+            FitError: Something is not finite.
+        """
+        return self._by_gradients(step, share) if self.by_gradients else self._by_values(step, share)
+
+    def again(self, step: _Step) -> dict[str, Tensor]:
+        """The losses of a batch once more, without gradient."""
+        with torch.no_grad():
+            losses = self.engine(step)
+        return _present(dict(zip(self.objective.names, losses, strict=True)))
+
+    def _by_values(self, step: _Step, share: float) -> tuple[Tensor, Tensor]:
+        total, losses, weights = self.engine(step, weighted=True)
+        self._check(losses, weights, total.detach())
+        self.engine.backward(total * share, scale_wrt_gas=False)
+        return losses, torch.where(losses == 0, torch.nan, weights)
+
+    def _by_gradients(self, step: _Step, share: float) -> tuple[Tensor, Tensor]:
+        from deepspeed.runtime.torch_autocast import autocast_if_enabled
+        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+
+        assert isinstance(self.weighting, GradientWeighting)
+        with autocast_if_enabled(self.engine):
+            losses = self.engine.module(step)  # not of the engine, whose outputs can only be descended as they are
+        values = torch.stack([loss.detach() for loss in losses])
+        self._check(values)
+        parameters = [p for p in self.objective.module.parameters() if p.requires_grad]
+        present = [place for place, value in enumerate(values.tolist()) if value != 0 and losses[place].requires_grad]
+        rows = [torch.autograd.grad(losses[place], parameters, retain_graph=place != present[-1], allow_unused=True) for place in present]
+        with torch.no_grad():
+            parts, weights = self._directed(parameters, rows, present, values, step)
+        parts = [(parameter, part * share) for parameter, part in parts]
+        with GatheredParameters([parameter for parameter, _ in parts], enabled=self.settings.resources.zero == 3):
+            (total,) = self.engine(_Direction(parts, step.device))
+            self.engine.backward(total, scale_wrt_gas=False)
+        return values, weights
+
+    def _directed(
+        self, parameters: list[nn.Parameter], rows: Sequence[tuple[Tensor | None, ...]], present: list[int], values: Tensor, step: _Step
+    ) -> tuple[list[tuple[nn.Parameter, Tensor]], Tensor]:
+        """The direction, parameter by parameter, and the ``(k,)`` weights it was made with."""
+        weighting = self.weighting
+        assert isinstance(weighting, GradientWeighting)
+        reached = [[gradient for gradient in column if gradient is not None] for column in zip(*rows, strict=True)]
+        shared = [place for place, found in enumerate(reached) if len(found) > 1]
+        parts = [
+            (parameter, found[0] if len(found) == 1 else torch.zeros(_shape(parameter), device=values.device))
+            for parameter, found in zip(parameters, reached, strict=True)
+        ]
+        weights = torch.full_like(values, torch.nan)
+        if not shared:
+            weights[present] = 1.0
+            return parts, weights
+        jacobian = torch.stack([_flat([row[place] for place in shared], [parameters[place] for place in shared]) for row in rows])
+        if self.world > 1:
+            dist.all_reduce(jacobian)
+            jacobian /= self.world
+        gramian = _gramian(jacobian)
+        if not bool(torch.isfinite(gramian).all()):
+            raise FitError("the gradient of a loss is not finite")
+        active = gramian.diagonal() > 0  # a loss that does not move what is shared has no say in it
+        names = [self.objective.names[place] for place, moves in zip(present, active.tolist(), strict=True) if moves]
+        if not names:
+            return parts, weights
+        _reseed(_seed(step.seed, "weigh"), step.device)  # the same on every worker, whatever the forward pass drew
+        if weighting.elementwise:
+            direction = weighting.combine(jacobian[active], step.generator)
+        else:
+            chosen = {name: values[self.objective.names.index(name)] for name in names}
+            found = weighting.weigh(gramian[active][:, active], chosen, step.generator).to(jacobian)
+            weights[torch.tensor(present, device=values.device)[active]] = found
+            direction = found @ jacobian[active]
+        if not bool(torch.isfinite(direction).all()):
+            raise FitError(f"{type(weighting).__name__} gives a direction that is not finite")
+        sizes = [math.prod(_shape(parameters[place])) for place in shared]
+        for place, part in zip(shared, torch.split(direction, sizes), strict=True):
+            parts[place] = parameters[place], part.reshape(_shape(parameters[place]))
+        return parts, weights
+
+    def _check(self, losses: Tensor, weights: Tensor | None = None, total: Tensor | None = None) -> None:
+        """Raises FitError where something is not finite."""
+        seen = losses if weights is None or total is None else torch.cat([losses, weights, total[None]])
+        finite = torch.isfinite(seen)
+        if not bool(finite.all()):
+            names = [f"{what} {name!r}" for what in ("loss", "the weight of") for name in self.objective.names] + ["the weighted sum"]
+            bad = [name for name, good in zip(names, finite.tolist(), strict=False) if not good]
+            raise FitError(f"{', '.join(bad)}: not finite")
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """Of the whole parameter, also where ZeRO 3 has left a part of it here."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
+def _flat(gradients: list[Tensor | None], parameters: list[nn.Parameter]) -> Tensor:
+    """Gradients as one vector, zeros where there is none."""
+    device = next(gradient.device for gradient in gradients if gradient is not None)
+    return torch.cat(
+        [
+            torch.zeros(math.prod(_shape(p)), device=device) if gradient is None else gradient.flatten().float()
+            for gradient, p in zip(gradients, parameters, strict=True)
+        ]
+    )
+
+
+def _gramian(jacobian: Tensor) -> Tensor:
+    """``(k, k)`` float64 inner products, summed in blocks, which a single float32 product over millions would round away."""
+    return torch.stack([(block @ block.T).double() for block in torch.split(jacobian, 2**16, dim=1)]).sum(0)
+
+
+class _Means:
+    """Means over those samples of an epoch that say something, the same on every rank."""
+
+    def __init__(self, world: int) -> None:
+        self.world = world
+        self.sums: Tensor | None = None
+
+    def add(self, values: Tensor, there: Tensor, n: int) -> None:
+        """``(k,)`` values of a batch of ``n``, and whether each is there."""
+        batch = n * torch.stack([torch.where(there, values, 0.0), there.to(values)])
+        self.sums = batch if self.sums is None else self.sums + batch
+
+    def of(self, names: Sequence[str]) -> dict[str, float]:
+        """By name; what no batch said anything of is left out."""
+        if self.sums is None:
+            return {}
+        if self.world > 1:
+            dist.all_reduce(self.sums)
+        sums, counts = self.sums.tolist()
+        return {name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count}
 
 
 class _Loop:
@@ -376,11 +552,15 @@ class _Loop:
         self.seed = _seed(seed, type(stage).__name__)
         self.pixels = {"train": _Pixels(train.frames, device), "validation": _Pixels(validation.frames, device)}
         self.validates = validation.samples.height > 0
+        self.weighting = weighting
+        self.weighting.setup(stage.objectives())
+        self.weighting.check(settings)
         _reseed(_seed(self.seed, "module"), device)
         self.objective = _Objective(stage, weighting).to(device)
         self.optimizer = _optimizer(self.objective, settings)
         self.scheduler = _scheduler(self.optimizer, settings)
         self.engine = _engine(self.objective, self.optimizer, settings, context.world)
+        self.descent = _Descent(self.engine, self.objective, settings, context.world)
         self.history: list[dict[str, float]] = []
         self.steps = 0
         self.best: tuple[float, int, State] = (math.inf, 0, {})
@@ -424,33 +604,44 @@ class _Loop:
         if not batches:
             raise FitError(f"{type(self.stage).__name__} has no batch to train on")
         group = self.settings.accumulate
-        sums: Tensor | float = 0.0
+        losses, weights = _Means(self.context.world), _Means(self.context.world)
         for number, index in enumerate(batches):
             step = self._step("train", index, epoch, number)
-            self.engine.set_gradient_accumulation_boundary((number + 1) % group == 0 or number + 1 == len(batches))
-            total, losses, weights = self.engine(step)
-            seen = torch.cat([losses, weights, total.detach()[None]])
-            if not bool(torch.isfinite(seen).all()):
-                self._refuse(seen, epoch, number + 1)
-            self.engine.backward(total / min(group, len(batches) - number // group * group), scale_wrt_gas=False)
+            boundary = (number + 1) % group == 0 or number + 1 == len(batches)
+            self.engine.set_gradient_accumulation_boundary(boundary)
+            try:
+                found, weighed = self.descent(step, 1 / min(group, len(batches) - number // group * group))
+            except FitError as error:
+                raise FitError(f"{error} at epoch {epoch}, step {number + 1}") from None
             self.engine.step()
-            sums = sums + len(index) * seen[:-1]
+            losses.add(found, found != 0, len(index))
+            weights.add(weighed, ~weighed.isnan(), len(index))
+            if self.weighting.again:
+                self.weighting.after_step(self.descent.again(self._step("train", index, epoch, number)))
         self.steps += len(batches)
-        return self._means(sums, batches, "train", "weight")
+        names = self.objective.names
+        means = losses.of(names)
+        self.weighting.after_epoch(means)
+        told = {f"train/{name}": means.get(name, 0.0) for name in names} | {f"weight/{name}": w for name, w in weights.of(names).items()}
+        with self._whole(self.weighting.parameters()):
+            for what, values in self.weighting.learned().items():
+                told |= {f"{what}/{name}": value for name, value in zip(names, values.tolist(), strict=True)}
+        return told
 
     def _validate(self, epoch: int) -> dict[str, float]:
         self.engine.eval()
         batches = self._batches("validation")
-        sums: Tensor | float = 0.0
+        losses = _Means(self.context.world)
         with torch.no_grad():
             for number, index in enumerate(batches):
-                (losses,) = self.engine(self._step("validation", index, epoch, number))
-                sums = sums + len(index) * losses
-        means = self._means(sums, batches, "validation") if batches else {}
+                found = self.engine(self._step("validation", index, epoch, number))
+                values = torch.stack([loss.detach() for loss in found])
+                losses.add(values, values != 0, len(index))
+        means = dict.fromkeys(self.objective.names if batches else (), 0.0) | losses.of(self.objective.names)
         if self.settings.selection == "validation" and not (means and all(map(math.isfinite, means.values()))):
             bad = [name for name, value in means.items() if not math.isfinite(value)]
             raise FitError(f"cannot select by {', '.join(bad) or 'validation'} at epoch {epoch}: the loss is not finite")
-        return means
+        return {f"validation/{name}": mean for name, mean in means.items()}
 
     def _batches(self, part: str, *when: int) -> list[np.ndarray]:
         rng = np.random.default_rng(_seed(self.seed, part, *when))
@@ -478,24 +669,15 @@ class _Loop:
             augmentation=self.settings.augment,
         )
 
-    def _means(self, sums: Tensor | float, batches: Iterable[np.ndarray], *kinds: str) -> dict[str, float]:
-        """Means over an epoch's samples, the same on every rank, by ``kind/loss``."""
-        total = torch.as_tensor(sums)
-        if self.context.world > 1:
-            dist.all_reduce(total)
-        means = (total / (self.context.world * sum(map(len, batches)))).tolist()
-        return dict(zip((f"{kind}/{name}" for kind in kinds for name in self.objective.names), means, strict=True))
+    def _whole(self, parameters: Iterable[nn.Parameter]) -> Any:
+        """Parameters as they are, gathered from all workers where ZeRO 3 has parted them; every rank takes part."""
+        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
-    def _refuse(self, seen: Tensor, epoch: int, number: int) -> None:
-        names = [f"{what} {name!r}" for what in ("loss", "the weight of") for name in self.objective.names] + ["the weighted sum"]
-        bad = [name for name, finite in zip(names, torch.isfinite(seen).tolist(), strict=True) if not finite]
-        raise FitError(f"{', '.join(bad)}: not finite at epoch {epoch}, step {number}")
+        return GatheredParameters(list(parameters), enabled=self.settings.resources.zero == 3)
 
     def _state(self) -> State:
         """A copy of the module's weights; under ZeRO 3 every rank takes part."""
-        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
-
-        with GatheredParameters(list(self.objective.module.parameters()), enabled=self.settings.resources.zero == 3):
+        with self._whole(self.objective.module.parameters()):
             return {
                 name: value.detach().to("cpu", torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()
                 for name, value in self.objective.module.state_dict().items()
@@ -545,8 +727,8 @@ def _optimizer(objective: _Objective, settings: Trainer) -> torch.optim.Optimize
     }
     of_module = [p for p in objective.module.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [{"params": of_module, "weight_decay": settings.weight_decay}]
-    if isinstance(objective.weighting, nn.Module) and (learned := [p for p in objective.weighting.parameters() if p.requires_grad]):
-        groups.append({"params": learned, "weight_decay": 0.0})
+    if learned := [p for p in objective.weighting.parameters() if p.requires_grad]:
+        groups.append({"params": learned, "weight_decay": 0.0, "lr": objective.weighting.lr or settings.lr})
     return kinds[settings.optimizer](groups, lr=settings.lr)
 
 
@@ -576,7 +758,8 @@ def _engine(objective: _Objective, optimizer: torch.optim.Optimizer, settings: T
     deepspeed.ops.__compatible_ops__ = {}  # asked for, it runs a compiler to see; then a minute goes into an op of inference
     deepspeed.utils.logger.setLevel(logging.ERROR)
     torch_autocast.TORCH_AUTOCAST_INITIALIZED = False  # an engine before this one leaves it set
-    warnings.filterwarnings("ignore", category=FutureWarning, module="deepspeed")
+    for module in ("deepspeed", r"torch\.distributed"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=module)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": -(-settings.batch_size // world),
         "gradient_accumulation_steps": settings.accumulate,

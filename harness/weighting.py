@@ -42,7 +42,7 @@ class Weighting(nn.Module):
         """
         self.names = tuple(objectives)
 
-    def check(self, trainer: Trainer) -> None:  # noqa: B027  most can be trained in any way
+    def check(self, trainer: Trainer) -> None:
         """Refuse a training that it cannot be part of, before anything starts.
 
         Raises:
@@ -53,16 +53,16 @@ class Weighting(nn.Module):
         """The scalar to descend.
 
         Args:
-            losses: Of the global batch, one scalar each.
+            losses: Of the global batch, one scalar each. One that says nothing of this batch, for want of a label, is not there.
             generator: For whatever is drawn; the same on every worker, and another one in every step.
         """
         raise NotImplementedError
 
-    def after_step(self, losses: Tensor) -> None:
-        """Where ``again`` is set: the ``(k,)`` losses of the same batch, its augmentation and dropout alike, after the step."""
+    def after_step(self, losses: dict[str, Tensor]) -> None:
+        """Where ``again`` is set: the losses of the same batch, its augmentation and dropout alike, after the step."""
 
-    def after_epoch(self, losses: Tensor) -> None:
-        """The ``(k,)`` means of the losses over the epoch that ends."""
+    def after_epoch(self, losses: dict[str, float]) -> None:
+        """The means of the losses over the epoch that ends."""
 
     def learned(self) -> dict[str, Tensor]:
         """What it has learned of each loss, ``(k,)`` by what it is called (``log_variance``, say); reported after every epoch."""
@@ -100,12 +100,12 @@ class GradientWeighting(Weighting):
             what = f"{type(self).__name__} needs the gradient of each loss, which fp16 would round to zero"
             raise RequestError(what, where="trainer.precision", remedy="use bf16 or fp32")
 
-    def weigh(self, gramian: Tensor, losses: Tensor, generator: torch.Generator) -> Tensor:
+    def weigh(self, gramian: Tensor, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         """``(k,)`` weights of the gradients.
 
         Args:
             gramian: ``(k, k)`` float64, inner products of the losses' gradients by the shared parameters.
-            losses: ``(k,)``, detached.
+            losses: Their values, as of :meth:`forward`, in the order of the Gramian; those that move no shared parameter are left out.
             generator: As of :meth:`forward`.
         """
         raise NotImplementedError

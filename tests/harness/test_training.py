@@ -27,6 +27,7 @@ from harness.augmentation import augment
 from harness.baseline import Data, Stage, Step
 from harness.errors import FitError, RequestError
 from harness.trainer import Augment
+from harness.weighting import Weighting
 
 N = 50  # no multiple of the batch, and the last batch no multiple of two
 QUIET: dict[str, Any] = {"resources": {"checkpoint_every": 0}}
@@ -88,13 +89,29 @@ class Faces(Line):
         return {"valence": 1 - _ccc(made[:, 0], wanted[:, 0]), "arousal": (made[:, 1] - wanted[:, 1]).square().mean()}
 
 
-class RandomWeights:
-    def __call__(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+class RandomWeights(Weighting):
+    def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         drawn = torch.rand(len(losses), generator=generator)
         return (torch.stack(list(losses.values())) * drawn / drawn.sum()).sum()
 
 
-class LearnedWeights(nn.Module):
+class First(Weighting):
+    """The first loss times a number."""
+
+    def __init__(self, times: float = 1.0) -> None:
+        super().__init__()
+        self.times = times
+
+    def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        return next(iter(losses.values())) * self.times
+
+
+class Uneven(Weighting):
+    def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        return 0.25 * losses["valence"] + 0.75 * losses["arousal"]
+
+
+class LearnedWeights(Weighting):
     """Kendall's: exp(-s) L + s."""
 
     def __init__(self) -> None:
@@ -182,9 +199,7 @@ def _set_up(stage: Stage) -> Stage:
 
 def test_a_fit_is_what_a_bare_loop_over_the_same_batches_gives(tmp_path: Path) -> None:
     """The only test that knows how seeds are drawn; everything else about the loop is PyTorch's own here."""
-    fitted = fit(
-        Line(), tmp_path, epochs=2, optimizer="adam", weight_decay=0.01, clip=0.5, weighting=lambda losses, generator: losses["valence"]
-    )
+    fitted = fit(Line(), tmp_path, epochs=2, optimizer="adam", weight_decay=0.01, clip=0.5, weighting=First())
     stage = _set_up(Line())
     seed = training._seed(3, "Line")
     torch.manual_seed(training._seed(seed, "module"))
@@ -219,9 +234,7 @@ def test_two_accumulated_halves_are_one_batch(tmp_path: Path) -> None:
 
 def test_what_is_left_of_an_epoch_is_averaged_over_what_is_left(tmp_path: Path) -> None:
     """Three batches by two: the last stands alone and counts as a whole update."""
-    by_two = fit(
-        Ordered(), tmp_path / "a", batch_size=16, accumulate=2, epochs=1, optimizer="sgd", lr=0.1, weighting=lambda x, g: x["valence"]
-    )
+    by_two = fit(Ordered(), tmp_path / "a", batch_size=16, accumulate=2, epochs=1, optimizer="sgd", lr=0.1, weighting=First())
     assert by_two.steps == 3
     torch.manual_seed(training._seed(training._seed(3, "Ordered"), "module"))
     module = Ordered().module()
@@ -326,7 +339,7 @@ def test_a_loss_that_is_not_finite_ends_the_fit_with_its_name(tmp_path: Path) ->
 
 def test_a_weighting_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(FitError, match=r"the weight of 'valence', the weighted sum: not finite at epoch 1, step 1"):
-        fit(Line(), tmp_path, weighting=lambda losses, generator: losses["valence"] * float("inf"))
+        fit(Line(), tmp_path, weighting=First(float("inf")))
 
 
 class Empty(Line):
@@ -424,7 +437,7 @@ def test_schedules(tmp_path: Path, schedule: dict[str, Any], rates: list[float])
 
 
 def test_the_weights_of_losses_are_told(tmp_path: Path) -> None:
-    fixed = fit(Faces(), tmp_path / "a", lambda losses, generator: 0.25 * losses["valence"] + 0.75 * losses["arousal"], epochs=1)
+    fixed = fit(Faces(), tmp_path / "a", Uneven(), epochs=1)
     assert (fixed.history[0]["weight/valence"], fixed.history[0]["weight/arousal"]) == pytest.approx((0.25, 0.75))
     learned = LearnedWeights()
     fitted = fit(Faces(), tmp_path / "b", learned, **QUIET)

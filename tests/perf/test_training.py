@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from baselines.weighting import Equal
 from harness import trainer, training
 from harness.baseline import Data, Stage, Step
 
@@ -75,7 +76,7 @@ def _fit(folder: Path, **settings: Any) -> training.Fitted:
         targets=("valence",),
         classes=(),
         trainer={**SETTINGS, **settings},
-        weighting=lambda losses, generator: losses["valence"],
+        weighting=Equal(),
         seed=0,
         context=training.Local(folder),
     )
