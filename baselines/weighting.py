@@ -7,6 +7,7 @@ no weighting learns from it then, which is why the one-line formulas are here an
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -380,7 +381,9 @@ class Nash(GradientWeighting):
         solver.prvs_alpha = self.before[places].cpu().numpy()
         # All it asks of a Jacobian are its inner products, so a square root of these will do
         values, vectors = torch.linalg.eigh(_scaled(gramian))
-        weights: Tensor = solver(vectors * values.clamp_min(0).sqrt())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # CVXPY's, of how fast it could be
+            weights: Tensor = solver(vectors * values.clamp_min(0).sqrt())
         self.before[places] = weights.to(self.before)
         return weights
 

@@ -117,9 +117,9 @@ class Fitted:
 
     Attributes:
         state: Weights and buffers of the stage's module, float32 on the CPU.
-        history: One entry an epoch: ``epoch``, ``lr``, ``seconds``, ``train/NAME`` and ``validation/NAME`` of every loss
-            (means over the epoch's batches that have a label for it; 0 where none has), ``weight/NAME``, what the weighting
-            multiplied it with, or its gradient (not there where it was in no batch), and what the weighting has learned of it (``log_variance/NAME``, say).
+        history: One entry an epoch: ``epoch``, ``lr``, ``seconds``, ``train/NAME`` and ``validation/NAME`` of every loss (means over the
+            epoch's batches that have a label for it; 0 where none has), ``weight/NAME``, what the weighting multiplied it with, or its
+            gradient (not there where it was in no batch), and what the weighting has learned of it (``log_variance/NAME``, say).
         seconds: Of all epochs, those before a restart included.
         peak_memory: Bytes: of the GPU where there is one, else of this process.
         selected_epoch: The epoch ``state`` is of, from 1.
