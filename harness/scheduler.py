@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import cluster
-from harness.config import Config
+from harness import cluster, identity, trainer
+from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
 from harness.store import Store
@@ -45,10 +45,21 @@ def run(jobs: Mapping[str, Job], store: Store, clusters: Config, *, progress: Pr
         clusters: The config group ``cluster``.
         progress: Told what ends.
         python_path: Where a user's own code is imported from.
+
+    Raises:
+        RequestError: A job that cannot be: before anything starts.
     """
+    _check_weightings(jobs)
     with cluster.running(clusters, nested=any(map(_grouped, jobs.values())), python_path=python_path) as available, _quiet():
         _check(jobs, available)
         _tune(dict(jobs), store, available, progress)
+
+
+def _check_weightings(jobs: Mapping[str, Job]) -> None:
+    """Refuse a weighting that cannot be made or cannot be trained as asked. It imports torch, as what follows does."""
+    pairs = {identity.canonical([spec.weighting, spec.trainer]): spec for job in jobs.values() for spec in job.stages if spec.weighting}
+    for spec in pairs.values():
+        instantiate(spec.weighting or {}).check(trainer.read(spec.trainer))
 
 
 def _check(jobs: Mapping[str, Job], available: Mapping[str, float]) -> None:

@@ -445,7 +445,6 @@ def test_a_loss_without_labels_is_left_alone(name: str, tmp_path: Path) -> None:
     fitted = fit(Sparse(), tmp_path, weighting)
     first, second, third = fitted.history
     assert all(math.isfinite(value) for entry in fitted.history for value in entry.values())
-    assert second["train/valence"] < first["train/valence"]
     assert second["train/arousal"] == 0 < first["train/arousal"]
     assert "weight/arousal" not in second
     assert name == "graddrop" or {"weight/valence", "weight/arousal"} <= third.keys()
@@ -461,6 +460,13 @@ class Half(Shared):
     def losses(self, module: Any, step: Step) -> dict[str, Tensor]:
         found = super().losses(module, step)
         return found | {"arousal": found["arousal"] * 0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_loss_is_learned_whatever_others_are_never_labelled(name: str, tmp_path: Path) -> None:
+    fitted = fit(Half(), tmp_path, make(name))
+    assert fitted.history[-1]["train/valence"] < 0.9 * fitted.history[0]["train/valence"]
+    assert not any("weight/arousal" in entry for entry in fitted.history)
 
 
 class Alone(Shared):
@@ -484,8 +490,6 @@ def test_where_nothing_is_shared_each_loss_descends_alone(name: str, tmp_path: P
     plain = fit(Alone(), tmp_path / "b", make("fixed"))
     for key, values in plain.state.items():
         torch.testing.assert_close(fitted.state[key], values, rtol=1e-3, atol=1e-5)
-    alone = fit(Half(), tmp_path / "c", make(name))
-    assert alone.history[-1]["train/valence"] < alone.history[0]["train/valence"]
 
 
 def test_what_one_loss_alone_reaches_takes_its_own_gradient(tmp_path: Path) -> None:
