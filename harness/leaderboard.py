@@ -122,6 +122,51 @@ def parts(records: pl.DataFrame, table: pl.DataFrame, metrics: Sequence[str], *,
     return table.select(key).join(means, on=key, how="left", nulls_equal=True, maintain_order="left").select("arm", *settings, *shown)
 
 
+def against(
+    records: pl.DataFrame,
+    units: pl.DataFrame,
+    reference: str,
+    metrics: Sequence[str],
+    *,
+    higher_is_better: Sequence[bool],
+    draws: int = 2000,
+) -> pl.DataFrame:
+    """How far every arm is above one of them, metric by metric, on the same subjects.
+
+    Args:
+        records: As of :func:`leaderboard`, of one setting an arm.
+        units: As of :func:`leaderboard`.
+        reference: The arm that the others are compared with.
+        metrics: Names; additive ones, as ``statistics.Panel`` knows.
+        higher_is_better: Direction of each metric.
+        draws: Of bootstrap and permutation.
+
+    Returns:
+        Long: ``arm``, ``metric``, ``gain`` (positive when better) with ``lo`` and ``hi``, its paired 95 % interval over subjects, and ``p``,
+        of swaps inside subjects with Holm's correction over the arms, metric by metric. Arms in alphabetical order, without the reference.
+
+    Raises:
+        RequestError: No record of the reference, or records that may not share a table.
+    """
+    _check(records, [], [], [name for name in ("fold", "seed", "support.draw") if name in records.columns])
+    evaluations = {arm: sorted(rows["evaluation"]) for (arm,), rows in records.filter(pl.col("score").is_not_null()).group_by("arm")}
+    if reference not in evaluations:
+        raise RequestError(f"no record of {reference!r} to compare with", where="reference", remedy="run its evaluations first")
+    panel = Panel(units.join(records.select("evaluation", "fold"), on="evaluation"), draws=draws)
+    rows = []
+    for metric, higher in zip(metrics, higher_is_better, strict=True):
+        sign = 1 if higher else -1
+        for arm in sorted(evaluations.keys() - {reference}):
+            found = panel.difference(evaluations[arm], evaluations[reference], metric)
+            rows.append((arm, metric, sign * found.value, *sorted((sign * found.lo, sign * found.hi)), found.p))
+    names = ("gain", "lo", "hi", "p")
+    table = pl.DataFrame(rows, schema={"arm": pl.String, "metric": pl.String, **dict.fromkeys(names, pl.Float64)}, orient="row")
+    corrected = [pl.Series(holm(of["p"].to_numpy())) for of in table.partition_by("metric", maintain_order=True)]
+    return table.with_columns(p=pl.concat(corrected) if corrected else pl.Series([], dtype=pl.Float64)).with_columns(
+        pl.col(name).fill_nan(None) for name in names
+    )
+
+
 def _check(records: pl.DataFrame, settings: Sequence[str], within: Sequence[str], over: Sequence[str]) -> None:
     missing = {*SAME, *_ROW, "arm", "fold", "evaluation", "score", *settings} - set(records.columns)
     if missing or not set(within) <= set(settings):

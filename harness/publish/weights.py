@@ -1,0 +1,199 @@
+"""Pictures of how losses are weighed: their weights over training, and the score against what it cost."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import RequestError
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's palette, told apart with any colour vision; what there are many of (action units) shares one grey
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_MANY = "#8c8c8c"
+_MOST = 32.0
+_FONTS: dict[str, Any] = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "harness", "svg.fonttype": "path"}
+_ACROSS = 4
+
+
+def over_training(weights: pl.DataFrame, *, title: str, note: str = "") -> dict[str, bytes]:
+    """A panel an arm: each loss's weight over the mean weight, epoch by epoch; the mean over fits, and from the least to the most.
+
+    1 is what the plain sum has. The scale is of doublings; a weight below a thirty-second of the mean, or below 0, is drawn at the edge.
+
+    Args:
+        weights: Columns ``arm``, ``fit``, ``epoch``, ``loss``, ``weight``; panels in the order in which arms come.
+        title: Above the figure.
+        note: Below it.
+
+    Returns:
+        ``svg`` and ``png``; the same table gives the same bytes.
+
+    Raises:
+        RequestError: No arm has weights.
+    """
+    import matplotlib
+    import polars as pl
+    from matplotlib.figure import Figure
+
+    if weights.is_empty():
+        raise RequestError("no arm has weights of its losses", where="weights over training")
+    ratio = pl.col("weight") / pl.col("weight").abs().mean().over("arm", "fit", "epoch")
+    ratios = (
+        weights.with_columns(ratio=ratio.fill_nan(None).clip(1 / _MOST, _MOST))
+        .group_by("arm", "loss", "epoch", maintain_order=True)
+        .agg(mean=pl.col("ratio").mean(), least=pl.col("ratio").min(), most=pl.col("ratio").max())
+        .sort("epoch", maintain_order=True)
+    )
+    arms = weights["arm"].unique(maintain_order=True).to_list()
+    losses = weights["loss"].unique(maintain_order=True).to_list()
+    styles = _styles(losses)
+    with matplotlib.rc_context(_FONTS):
+        across = min(_ACROSS, len(arms))
+        down = -(-len(arms) // across)
+        figure = Figure(figsize=(0.6 + 2.7 * across, 1.3 + 2.0 * down), layout="constrained")
+        axes = figure.subplots(down, across, sharex=False, sharey=True, squeeze=False).ravel().tolist()
+        for axis in axes[len(arms) :]:
+            axis.remove()
+        for axis, arm in zip(axes, arms, strict=False):
+            for name in losses:
+                line = ratios.filter(arm=arm, loss=name)
+                if line.height:
+                    x, mean, least, most = (line[column].to_numpy() for column in ("epoch", "mean", "least", "most"))
+                    axis.plot(x, mean, label=_plain(name), **styles[name])
+                    if styles[name]["color"] != _MANY:
+                        axis.fill_between(x, least, most, color=styles[name]["color"], alpha=0.12, linewidth=0)
+            axis.set_title(_plain(arm), loc="left", fontsize=9)
+            axis.axhline(1, color="#222222", linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
+            _tidy(axis)
+        axes[0].set_yscale("log", base=2)
+        low, high = float(ratios["least"].min() or 1), float(ratios["most"].max() or 1)  # type: ignore[arg-type]
+        axes[0].set_ylim(min(low, 0.5) / 1.15, max(high, 2) * 1.15)
+        axes[0].yaxis.set_major_formatter(lambda y, _: f"{y:g}" if y >= 1 else f"1/{1 / y:g}")
+        for axis in axes[max(0, len(arms) - across) : len(arms)]:
+            axis.set_xlabel("epoch")
+        figure.supylabel("weight over the mean weight", fontsize=9)
+        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        handles = _handles(axes[: len(arms)])
+        look = {"frameon": False, "handlelength": 3, "title_fontsize": 8, "alignment": "left"}
+        figure.legend(
+            list(handles.values()), list(handles), loc="outside lower left", ncols=min(len(handles), 2 * across), title=_plain(note), **look
+        )
+        return _files(figure)
+
+
+def against_cost(points: pl.DataFrame, *, title: str, score: str, cost: str, note: str = "") -> dict[str, bytes]:
+    """Score with its interval against cost; the name of each arm beside it, with a line to its point where names would collide.
+
+    Args:
+        points: Columns ``arm``, ``score``, ``lo``, ``hi``, ``cost``, and ``reference``, true for the arm that the others are compared with.
+        title: Above the figure.
+        score, cost: What the axes say.
+        note: Below the figure.
+
+    Returns:
+        As :func:`over_training`.
+
+    Raises:
+        RequestError: No arm has both.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    rows = sorted(points.drop_nulls(["score", "cost"]).to_dicts(), key=lambda row: (row["score"], row["arm"]))
+    if not rows:
+        raise RequestError("no arm has both a score and a cost", where="score against cost")
+    with matplotlib.rc_context(_FONTS):
+        figure = Figure(figsize=(9.2, 1.4 + max(3.2, 0.22 * len(rows))), layout="constrained")
+        axis = figure.subplots()
+        low = min(row["score"] if row["lo"] is None else row["lo"] for row in rows)
+        high = max(row["score"] if row["hi"] is None else row["hi"] for row in rows)
+        right = max(row["cost"] for row in rows)
+        left = min(row["cost"] for row in rows)
+        for row, height in zip(rows, _spread([row["score"] for row in rows], low, high), strict=True):
+            colour = "#222222" if row["reference"] else _COLOURS[0]
+            if row["lo"] is not None:
+                axis.plot([row["cost"]] * 2, [row["lo"], row["hi"]], color=colour, alpha=0.35, linewidth=1.2, zorder=2)
+            axis.plot(row["cost"], row["score"], "s" if row["reference"] else "o", color=colour, markersize=5, zorder=3)
+            edge = right * (right / left) ** 0.08
+            axis.plot([row["cost"], edge], [row["score"], height], color="#bbbbbb", linewidth=0.5, zorder=1)
+            axis.text(edge * (right / left) ** 0.01, height, _plain(row["arm"]), fontsize=8, va="center", color=colour, clip_on=False)
+            if row["reference"]:
+                axis.axhline(row["score"], color=colour, linewidth=0.8, linestyle=(0, (1, 3)), zorder=1)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda x, _: f"{x:.3g}×")
+        axis.set_xticks([2.0**power for power in range(math.floor(math.log2(left)), math.ceil(math.log2(right)) + 1)])
+        axis.minorticks_off()
+        axis.set_xlim(left * 0.9, right * (right / left) ** 0.35 * 1.25)
+        axis.set_xlabel(_plain(cost))
+        axis.set_ylabel(_plain(score))
+        _tidy(axis)
+        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        if note:
+            figure.text(0.01, -0.03, _plain(note), fontsize=8, ha="left", va="top")
+        return _files(figure)
+
+
+def _styles(losses: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A colour a loss; of more than the palette has, those that are numbered share a grey."""
+    few = len(losses) <= len(_COLOURS)
+    alone = [name for name in losses if few or not name[-1:].isdigit()]
+    styles = {}
+    for name in losses:
+        place = alone.index(name) if name in alone else -1
+        if place >= 0:
+            dashes = _DASHES[place // len(_COLOURS) % len(_DASHES)]
+            styles[name] = {"color": _COLOURS[place % len(_COLOURS)], "linestyle": dashes, "linewidth": 1.8, "zorder": 3}
+        else:
+            styles[name] = {"color": _MANY, "linewidth": 0.8, "alpha": 0.8, "zorder": 2}
+    return styles
+
+
+def _handles(axes: Sequence[Axes]) -> Mapping[str, Any]:
+    """One entry a loss, whatever panels it is in; one for all of a name (au1, au2 …) that are grey."""
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(f"each {label.rstrip('0123456789')}" if handle.get_color() == _MANY else label, handle)
+    return entries
+
+
+def _spread(values: Sequence[float], low: float, high: float) -> list[float]:
+    """Heights of labels, rising as the values, none closer than a line's height to the next."""
+    step = (high - low) / max(14, len(values)) if high > low else 1.0
+    heights: list[float] = []
+    for value in values:
+        heights.append(max(value, heights[-1] + step) if heights else value)
+    over = heights[-1] - max(high, values[-1])
+    if over > 0:  # pushed beyond the top: move down what can be moved
+        heights = [height - over for height in heights]
+        for place in range(len(heights) - 2, -1, -1):
+            heights[place] = min(max(heights[place], values[place]), heights[place + 1] - step)
+    return heights
+
+
+def _tidy(axis: Axes) -> None:
+    axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _plain(text: str) -> str:
+    """A name as it is: a dollar sign starts no formula."""
+    return text.replace("$", r"\$")
+
+
+def _files(figure: Figure) -> dict[str, bytes]:
+    out = {}
+    for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160, "metadata": {"Software": None}})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, facecolor="white", bbox_inches="tight", **options)
+        out[kind] = buffer.getvalue()
+    return out
