@@ -142,8 +142,8 @@ def against(
         draws: Of bootstrap and permutation.
 
     Returns:
-        Long: ``arm``, ``metric``, ``gain`` (positive when better) with ``lo`` and ``hi``, its paired 95 % interval over subjects, and ``p``,
-        of swaps inside subjects with Holm's correction over the arms, metric by metric. Arms in alphabetical order, without the reference.
+        A row an ``arm`` (in alphabetical order, without the reference) and ``metric``: ``gain``, positive when better; ``lo`` and ``hi``,
+        its paired 95 % interval over subjects, and ``p`` of swaps inside subjects, with Holm's correction over the arms of a metric.
 
     Raises:
         RequestError: No record of the reference, or records that may not share a table.

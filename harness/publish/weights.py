@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RequestError
@@ -19,7 +19,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MANY = "#8c8c8c"
 _MOST = 32.0
-_FONTS: dict[str, Any] = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "harness", "svg.fonttype": "path"}
+_FONTS: Any = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "harness", "svg.fonttype": "path"}
 _ACROSS = 4
 
 
@@ -81,7 +81,8 @@ def over_training(weights: pl.DataFrame, *, title: str, note: str = "") -> dict[
             axis.set_xlabel("epoch")
         figure.supylabel("weight over the mean weight", fontsize=9)
         figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
-        handles = _handles(axes[: len(arms)])
+        grey = [_plain(name) for name, style in styles.items() if style["color"] == _MANY]
+        handles = _handles(axes[: len(arms)], grey)
         look = {"frameon": False, "handlelength": 3, "title_fontsize": 8, "alignment": "left"}
         figure.legend(
             list(handles.values()), list(handles), loc="outside lower left", ncols=min(len(handles), 2 * across), title=_plain(note), **look
@@ -156,12 +157,12 @@ def _styles(losses: Sequence[str]) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _handles(axes: Sequence[Axes]) -> Mapping[str, Any]:
+def _handles(axes: Sequence[Axes], grey: Collection[str]) -> Mapping[str, Any]:
     """One entry a loss, whatever panels it is in; one for all of a name (au1, au2 …) that are grey."""
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            entries.setdefault(f"each {label.rstrip('0123456789')}" if handle.get_color() == _MANY else label, handle)
+            entries.setdefault(f"each {label.rstrip('0123456789')}" if label in grey else label, handle)
     return entries
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from harness import metrics
 from harness.errors import RequestError
-from harness.leaderboard import ORACLE, SAME, efficiency, leaderboard, parts
+from harness.leaderboard import ORACLE, SAME, against, efficiency, leaderboard, parts
+from harness.statistics import Panel, holm
 
 SETTINGS = ("support.size", "support.selection", "anchor")
 
@@ -253,3 +254,22 @@ def test_a_part_that_is_undefined_in_one_fold_is_undefined() -> None:
     records, units = world({"good": {"error": 0.1}})
     holes = records.with_columns(metrics=pl.Series(['{"f1_au1": 0.5}', '{"f1_au1": null}']))
     assert parts(holes, rank(records, units), ["f1_au1"], settings=SETTINGS)["f1_au1"].to_list() == [None]
+
+
+def test_every_arm_against_one_of_them_is_paired_and_corrected() -> None:
+    records, units = world(ARMS)
+    found = against(records, units, "fair", ["ccc", "rmse_valence"], higher_is_better=[True, False], draws=400)
+    assert found["arm"].unique().sort().to_list() == ["good", "last", "mean"]
+    table = rank(records, units)
+    for arm in ("good", "last", "mean"):
+        (of_score,) = found.filter(arm=arm, metric="ccc").to_dicts()
+        assert of_score["gain"] == pytest.approx(row(table, arm)["score"] - row(table, "fair")["score"])
+        assert of_score["lo"] < of_score["gain"] < of_score["hi"]
+    good = found.filter(arm="good").to_dicts()
+    assert all(one["lo"] > 0 for one in good), "positive is better, of an error as of a correlation"
+    panel = Panel(units.join(records.select("evaluation", "fold"), on="evaluation"), draws=400)
+    of = {arm: sorted(records.filter(arm=arm)["evaluation"]) for arm in ARMS}
+    plain = [panel.difference(of[arm], of["fair"], "ccc").p for arm in ("good", "last", "mean")]
+    assert found.filter(metric="ccc")["p"].to_list() == pytest.approx(holm(np.array(plain)).tolist())
+    with pytest.raises(RequestError, match="no record of 'best'"):
+        against(records, units, "best", ["ccc"], higher_is_better=[True])
