@@ -33,7 +33,7 @@ class Fixed(Weighting):
     """A weighted sum, the weights by the names of the losses; one that is not named weighs 1.
 
     Args:
-        weights: Finite and not below 0.
+        weights: Finite and not below 0. A name that no loss has stands for all that have a number behind it: ``au`` for au1, au2 …
 
     Raises:
         RequestError: A weight that cannot be; at set-up, a name that no loss has.
@@ -50,11 +50,13 @@ class Fixed(Weighting):
     def setup(self, objectives: Mapping[str, str]) -> None:
         super().setup(objectives)
         self.known(objectives)
-        for name in sorted(self.weights.keys() - objectives.keys()):
+        families = {name.rstrip("0123456789") for name in objectives}
+        for name in sorted(self.weights.keys() - objectives.keys() - families):
             raise RequestError(f"no loss is called {name!r}", where="weighting.weights", remedy=did_you_mean(name, objectives))
+        self.of = {name: self.weights.get(name, self.weights.get(name.rstrip("0123456789"), 1.0)) for name in objectives}
 
     def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        return torch.stack([self.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+        return torch.stack([self.of[name] * loss for name, loss in losses.items()]).sum()
 
 
 class Random(Weighting):

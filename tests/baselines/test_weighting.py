@@ -161,6 +161,8 @@ def test_every_file_of_the_group_says_what_it_is() -> None:
 def test_the_plain_sum_and_fixed_weights() -> None:
     assert descended(ready("equal"), VALUES)[1].tolist() == pytest.approx([1 / 3] * 3)
     assert descended(ready("fixed", weights={"l1": 0.5, "l2": 0}), VALUES)[1].tolist() == pytest.approx([1, 0.5, 0])
+    family = ready("fixed", weights={"l": 3, "l1": 0.5})
+    assert descended(family, VALUES)[1].tolist() == pytest.approx([3, 0.5, 3]), "a name with numbers behind it"
 
 
 def test_random_weights_are_those_of_their_papers() -> None:
