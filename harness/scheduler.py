@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,19 +36,36 @@ class _Queue:
         return None if ready is None else self.waiting.pop(ready)
 
 
-def run(jobs: Mapping[str, Job], store: Store, clusters: Config, *, progress: Progress, python_path: list[str]) -> None:
+@contextlib.contextmanager
+def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str]) -> Iterator[Mapping[str, float]]:
+    """Ray, for as long as the block lasts, in which :func:`run` may be called several times.
+
+    Args:
+        clusters: The config group ``cluster``.
+        jobs: Of the whole plan.
+        python_path: Where a user's own code is imported from.
+
+    Yields:
+        The cluster's resources.
+    """
+    with cluster.running(clusters, nested=any(map(_grouped, jobs)), python_path=python_path) as available, _quiet():
+        yield available
+
+
+def run(jobs: Mapping[str, Job], store: Store, available: Mapping[str, float], *, progress: Progress) -> None:
     """Run jobs until each is done or has failed. Ctrl-C stops what runs and keeps what is finished.
 
     Args:
         jobs: What to do; evaluations the store holds are skipped by the workers.
         store: Shared by all workers.
-        clusters: The config group ``cluster``.
+        available: What :func:`started` gave.
         progress: Told what ends.
-        python_path: Where a user's own code is imported from.
+
+    Raises:
+        RequestError: A fit needs more than there is.
     """
-    with cluster.running(clusters, nested=any(map(_grouped, jobs.values())), python_path=python_path) as available, _quiet():
-        _check(jobs, available)
-        _tune(dict(jobs), store, available, progress)
+    _check(jobs, available)
+    _tune(dict(jobs), store, available, progress)
 
 
 def _check(jobs: Mapping[str, Job], available: Mapping[str, float]) -> None:
