@@ -563,7 +563,8 @@ class _Tuner:
             try:
                 configs.place(copy.deepcopy(composed), key, None)
             except RequestError as error:
-                close = error.remedy or "its config has none"
+                nothing = key.startswith("weighting.") and not composed.get("weighting")
+                close = "give the arm a weighting: weighting=…" if nothing else error.remedy
                 raise RequestError(f"{arm}: {error.what}", where=f"tune: {key}", remedy=close) from None
             space[key] = value
         if not space:

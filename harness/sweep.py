@@ -192,13 +192,11 @@ def tuning(prepared: Prepared) -> pl.DataFrame:
 
 def _column(name: str, values: list[Any], dtype: Any) -> pl.Series:
     """A column by its key; where values of several kinds stand in it, all as text."""
-    key = name.removeprefix("axis ").removeprefix("value ")
-    if (
-        dtype is None
-        and len({type(value) for value in values} - {type(None), int, float}) + any(isinstance(v, int | float) for v in values) > 1
-    ):
-        values = [value if value is None else str(value) for value in values]
-    return pl.Series(key, values, dtype=dtype, strict=False)
+    known = [value for value in values if value is not None]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+    if dtype is None and not numbers and len(set(map(type, known))) > 1:
+        values = [None if value is None else str(value) for value in values]
+    return pl.Series(name.removeprefix("axis ").removeprefix("value "), values, dtype=dtype, strict=False)
 
 
 def budget(prepared: Prepared) -> pl.DataFrame:
@@ -256,6 +254,17 @@ def state(prepared: Prepared) -> pl.DataFrame:
         .with_columns(why=pl.coalesce("why_not", pl.when(pl.col("state") == "failed").then("error")).fill_null(""))
         .drop("why_not", "stand", "error", "fit_error", "provenance")
     )
+
+
+def summary(state: pl.DataFrame, fits: pl.Expr) -> pl.DataFrame:
+    """The rows of :func:`state` counted, by arm and, where any is tuned, phase; draws that failed stand together, with the first reason."""
+    phases = ["phase"] if state["phase"].is_not_null().any() else []
+    drawn = (pl.col("phase") == "tuning").fill_null(False) & (pl.col("state") == "failed")
+    first = pl.when(drawn).then(pl.col("why").first().over("arm", "phase", "state")).otherwise("why")
+    counted = state.with_columns(why=first, phase=pl.col("phase").fill_null("")).group_by(
+        "arm", "phase", "state", "why", maintain_order=True
+    )
+    return counted.agg(evaluations=pl.len(), fits=fits).select("arm", *phases, "state", "evaluations", "fits", "why")
 
 
 def failed(state: pl.DataFrame) -> pl.DataFrame:

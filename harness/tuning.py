@@ -203,6 +203,8 @@ def _check(key: str, value: Any, axes: Sequence[str], where: str) -> None:
         if name not in ("_target_", "categories") and (isinstance(number, bool) or not isinstance(number, int | float)):
             remedy = "numbers with an exponent are written 3.0e-4"
             raise RequestError(f"{number!r} is no number", where=f"{where}.{key}.{name}", remedy=remedy)
+    if {"lower", "upper"} <= value.keys() and not value["lower"] < value["upper"]:
+        raise RequestError(f"nothing lies from {value['lower']} to {value['upper']}", where=f"{where}.{key}", remedy="lower comes first")
 
 
 def _sample(key: str, node: Mapping[str, Any], draws: int, seed: int) -> list[Any]:
