@@ -356,7 +356,7 @@ class Ready:
             "n_samples": predictions.height,
             "n_clips": predictions["clip"].n_unique(),
             "n_subjects": predictions["subject"].drop_nulls().n_unique(),
-            "selection": self.fits[-1]["selection"] if self.fits else "none",
+            "selection": tuning.selected(self.fits[-1]["selection"] if self.fits else "none", self.job.draws.get(evaluation)),
             "seconds": seconds,
             "fit_seconds": fit_seconds,
             "gpu_seconds": gpus * (seconds + fit_seconds),

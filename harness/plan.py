@@ -184,6 +184,7 @@ class Job:
         task: Of the training, and of the evaluations that ``tasks`` does not name.
         entries: Baseline config, arm and evaluations (identity, setting) that rest on the last fit.
         tasks: Evaluation → its task, where another one is measured on the same fit.
+        draws: Evaluation → of how many draws its hyper-parameters are the best, where they were tuned.
     """
 
     name: str
@@ -196,6 +197,7 @@ class Job:
     tracker: Config
     entries: list[tuple[Config, str, list[tuple[str, Setting]]]] = field(default_factory=list)
     tasks: dict[str, Config] = field(default_factory=dict)
+    draws: dict[str, int] = field(default_factory=dict)
 
     @property
     def needs(self) -> str | None:
@@ -425,7 +427,9 @@ class _Builder:
         """What the configs that follow are evaluated under."""
         self._settings, self._asked = settings, {}
 
-    def add(self, one: Config, arm: str, set_by_hand: Sequence[str], *, phase: str | None = None, draw: int | None = None) -> _Added:
+    def add(
+        self, one: Config, arm: str, set_by_hand: Sequence[str], *, phase: str | None = None, draw: int | None = None, draws: int = 0
+    ) -> _Added:
         """The evaluations of one config, a row each, unless an equal one is there.
 
         Args:
@@ -433,6 +437,7 @@ class _Builder:
             arm: Its display name.
             set_by_hand: The dotted keys that command line, sweep and arm set, whatever the YAMLs say.
             phase, draw: As in :data:`PLAN`. While it is tuned, what is scored is the validation part.
+            draws: Among how many the draw of a refit was chosen.
 
         Returns:
             What it is made of, rows that were there among it.
@@ -487,6 +492,8 @@ class _Builder:
             job.entries.append((baseline, arm, evaluations))
         if job.task != node:
             job.tasks |= {evaluation: node for evaluation, _ in evaluations}
+        if draws:
+            job.draws |= {evaluation: draws for evaluation, _ in evaluations}
         return _Added(task, tuple(stages), last, all_of_it)
 
     def hold(self, one: Config, arm: str, set_by_hand: Sequence[str], *, stand: str, why_not: str) -> None:
@@ -609,7 +616,7 @@ class _Tuner:
         for seed in seeds:
             refit = _with(one, {"seed": seed})
             if chosen is not None:
-                self._builder.add(_with(refit, drawn[chosen]), arm, set_by_hand, phase="refit", draw=chosen)
+                self._builder.add(_with(refit, drawn[chosen]), arm, set_by_hand, phase="refit", draw=chosen, draws=tune.draws)
             elif not possible:
                 self._builder.add(refit, arm, set_by_hand, phase="refit")
             elif complete:

@@ -16,6 +16,7 @@ import polars as pl
 
 from harness import plan as plans
 from harness import snapshot
+from harness import tuning as tunings
 from harness.config import Config, compose, use
 from harness.errors import RequestError
 from harness.plan import Job, Plan, Sweep
@@ -149,8 +150,8 @@ def records(prepared: Prepared) -> pl.DataFrame:
     mine = prepared.plan.rows.filter((pl.col("phase") != "tuning").fill_null(True)).select("evaluation", "arm", "draw")
     found = prepared.store.records().drop("arm").join(mine, on="evaluation", how="inner", maintain_order="right")
     draws = prepared.sweep.tune.draws if prepared.sweep.tune else 0
-    epoch = pl.when(pl.col("selection") == "validation").then(pl.lit(", and the epoch")).otherwise(pl.lit(""))
-    tuned = pl.when(pl.col("draw").is_not_null()).then(pl.format("validation ({} draws{})", pl.lit(draws), epoch)).otherwise("selection")
+    told = {rule: tunings.selected(rule, draws) for rule in found["selection"].unique()}
+    tuned = pl.when(pl.col("draw").is_not_null()).then(pl.col("selection").replace(told)).otherwise("selection")
     return plans.flatten(found.with_columns(selection=tuned).drop("draw"))
 
 

@@ -156,6 +156,20 @@ def protocol_of(info: TaskInfo, setting: Setting) -> str:
     return info.protocol + (ON_VALIDATION if setting.get("part") == "validation" else "")
 
 
+def selected(epoch: str, draws: int | None) -> str:
+    """How a model was selected, as a table says it: how its epoch was, and where they were tuned its hyper-parameters.
+
+    >>> selected("last", None), selected("last", 8), selected("validation", 8)
+    ('last', 'validation (8 draws)', 'validation (8 draws, and the epoch)')
+    >>> selected("validation (4 draws, and the epoch)", 8)
+    'validation (8 draws, and the epoch)'
+    """
+    if not draws:
+        return epoch
+    by_epoch = epoch == "validation" or epoch.endswith(", and the epoch)")
+    return f"validation ({draws} draws{', and the epoch' if by_epoch else ''})"
+
+
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict | None):
         raise RequestError(f"{value!r} is no mapping", where=where)

@@ -497,6 +497,9 @@ def test_the_epoch_is_named_where_it_was_selected_too(finished: Prepared, monkey
     records = finished.store.records().with_columns(selection=pl.lit("validation"))
     monkeypatch.setattr(Store, "records", lambda _: records)
     assert set(sweep.records(finished)["selection"]) == {"validation (3 draws, and the epoch)", "validation"}
+    assert set(sweep.records(dataclasses.replace(finished, sweep=dataclasses.replace(finished.sweep, tune=None)))["selection"]) == {
+        "validation"
+    }
 
 
 def test_a_report_may_look_at_fits_and_draws_and_every_figure_is_on_the_page(finished: Prepared) -> None:
@@ -554,6 +557,7 @@ def test_records_of_the_validation_part_are_rescored_as_such_and_on_no_leaderboa
     assert Counter(after["protocol"].str.ends_with("/validation-part")) == {True: 5, False: 5}
     (board,) = boards.of_task(store, "toy")
     assert board.table["n_records"].sum() == 5
+    assert set(board.table["selection"]) == {"validation (3 draws)", "none"}, "also where no sweep says so"
     listed = json.loads(harness("list", "evaluations", "--output-dir", str(tmp_path), "--format", "json").stdout)
     assert sum('"part":"validation"' in row["setting"] for row in listed) == 5
     held = after.filter(pl.col("protocol").str.ends_with("/validation-part"))["evaluation"][0]
