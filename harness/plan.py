@@ -553,6 +553,7 @@ class _Tuner:
         known = store.records().filter(pl.col("protocol").str.ends_with(tuning.ON_VALIDATION))
         self._scores: dict[str, float | None] = dict(known.select("evaluation", "score").iter_rows())
         self._failures = store.failures()
+        self._searched: set[str] = set()
         self.tries: list[tuple[Any, ...]] = []
 
     def space(self, arm: str, composed: Config) -> dict[str, Any] | None:
@@ -583,7 +584,7 @@ class _Tuner:
     def add(
         self, one: Config, arm: str, set_by_hand: Sequence[str], space: Mapping[str, Any], seeds: Sequence[Any], axes: Mapping[str, Any]
     ) -> None:
-        """All rows of one arm on one fold, under one value of every axis but the seed.
+        """All rows of one arm on one fold, under one value of every axis but the seed; one that tries the same as another stands once.
 
         Args:
             one: Resolved, with nothing drawn.
@@ -605,6 +606,10 @@ class _Tuner:
         for draw, values in enumerate(drawn):
             added.append(self._builder.add(_with(one, {"seed": tune.seed, **values}), arm, set_by_hand, phase="tuning", draw=draw))
             found.append(self._outcome(added[-1]))
+        search = identity.canonical([one_of.evaluations for one_of in added])
+        if search in self._searched:
+            return
+        self._searched.add(search)
         info, possible = added[0].task.info, any(why_not is None for _, why_not in added[0].evaluations)
         complete = all(score is not None or left_out for score, left_out in found)
         chosen = tuning.best([score for score, _ in found], higher_is_better=info.higher_is_better) if complete else None

@@ -201,6 +201,13 @@ def test_an_arm_that_can_do_nothing_of_it_is_impossible_and_has_no_budget(planne
     assert made.tries.is_empty()
 
 
+def test_two_arms_that_are_the_same_stand_once(planned: Planned) -> None:
+    made = planned(arms={"a": ["baseline=toy"], "twin": ["baseline=toy"]}, axes={})
+    assert set(made.rows["arm"]) == set(made.tries["arm"]) == {"a"}
+    impossible = planned(arms={name: ["baseline=toy", "baseline.min_support=9"] for name in ("a", "twin")}, axes={})
+    assert impossible.rows["arm"].to_list() == ["a"]
+
+
 def test_a_draw_that_failed_is_left_out_and_an_arm_of_which_all_did_fails_alone(planned: Planned, store: Store) -> None:
     before = planned(axes={"seed": [0]})
     score_all(before, store, 0.5, 0.5, 0.5, arm="b")
