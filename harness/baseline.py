@@ -157,7 +157,7 @@ class Query:
         classes: The expressions to tell apart.
         train: Training samples of the split, with labels.
         modules: The fitted modules, one a stage, in eval mode, on ``device``.
-        part: What ``test`` is: ``test``, or ``validation`` where a threshold is chosen.
+        part: What ``test`` is: ``test``, or ``validation`` where a threshold or a draw of hyper-parameters is chosen.
         embeddings: ``(n, d)`` float32 of ``test`` by the last stage's ``encode`` (or the baseline's own).
         train_embeddings: The same of ``train``.
     """

@@ -11,16 +11,22 @@ from typing import Any
 
 import polars as pl
 
-from harness import identity, leaderboard, tracking
+from harness import identity, leaderboard, plan, sweep, tracking, tuning
 from harness.config import instantiate
 from harness.metrics import higher_is_better
-from harness.publish.report import Board, Extra
+from harness.publish.report import Board, Extra, Study
 from harness.store import Store, write_atomically
-from harness.sweep import Prepared, records
+from harness.sweep import Prepared
 from harness.task import TaskInfo
 
 PARTS = "the score in parts"
 """The table of what stands beside the score; its columns are metrics (``harness.metrics``)."""
+
+CHOSEN = "what was chosen"
+"""The table of the draws that were fitted again, one row an arm, fold and value of what else varies."""
+
+TRIED = "tried.csv"
+"""The file with every draw."""
 
 REPLICATES = ("fold", "seed", "support.draw")
 
@@ -36,18 +42,20 @@ class Gathered:
 
 def gather(prepared: Prepared) -> list[Gathered]:
     """The tables of a sweep, one a task, protocol and dataset; computed anew only when a record has changed."""
-    found = records(prepared)
-    plan = prepared.plan
+    found, made = sweep.records(prepared), prepared.plan
+    pending = pl.concat([made.pending(prepared.store), made.rows.filter(stand="waiting")])
     out = []
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
-        task = next(task for task in plan.tasks.values() if task.info.name == part["task"][0] and task.info.protocol == part["protocol"][0])
+        task = next(task for task in made.tasks.values() if task.info.name == part["task"][0] and task.info.protocol == part["protocol"][0])
         shown = set(part["arm"])
-        baselines = {arm: config for job in plan.jobs.values() for config, arm, _ in job.entries if arm in shown}
-        gaps = plan.pending(prepared.store).filter(task=task.info.name).group_by("arm", maintain_order=True).len()
+        baselines = {arm: config for job in made.jobs.values() for config, arm, _ in job.entries if arm in shown}
+        gaps = pending.filter(pl.col("task") == task.info.name, (pl.col("phase") != "tuning").fill_null(True))
+        tries = made.tries.filter(task=task.info.name, protocol=task.info.protocol)
         notes = (
             *_protocol(part, task.info.protocol, task.info.note),
             *_reconstructions(baselines),
-            *(f"{arm}: {n} evaluations are missing." for arm, n in gaps.iter_rows()),
+            *_tuned(prepared, tries, task.info),
+            *(f"{arm}: {n} evaluations are missing." for arm, n in gaps.group_by("arm", maintain_order=True).len().iter_rows()),
         )
         title = f"{prepared.sweep.name} on {task.info.name}"
         environment = prepared.store.provenance(part["provenance"][0]).get("environment", {})
@@ -64,8 +72,78 @@ def gather(prepared: Prepared) -> list[Gathered]:
             },
         }
         folder = prepared.output / "sweeps" / prepared.sweep.name / (task.info.name if len(found.unique(leaderboard.SAME)) > 1 else "")
-        out.append(_gathered(part, prepared, title, task.info, notes, facts, folder))
+        out.append(_gathered(part, prepared, title, task.info, notes, facts, folder, tries))
     return out
+
+
+def _tuned(prepared: Prepared, tries: pl.DataFrame, info: TaskInfo) -> list[str]:
+    """What is said of a sweep that is tuned: how, at what budget, and what was left out of the choice."""
+    tune = prepared.sweep.tune
+    if tune is None or tries.is_empty():
+        return []
+    keys = [
+        *(key for key, value in tune.space.items() if isinstance(value, Mapping)),
+        *(["what an arm has of its own"] if tune.arms else []),
+    ]
+    told = [
+        f"Tuned: {tune.draws} random draws of {' and '.join(filter(None, [', '.join(keys[:-1]), keys[-1]]))} for every arm that trains, "
+        f"on every fold and for every value of what else varies, fitted once each with seed {tune.seed}; the draw with the best "
+        f"{info.primary} on the validation part is fitted anew with every seed and scored on the test part.",
+        budgets(sweep.budget(prepared)),
+    ]
+    for arm, n, of, why in (
+        tries.group_by("arm", maintain_order=True)
+        .agg(pl.col("left_out").count(), pl.len().alias("of"), pl.col("left_out").drop_nulls().first().alias("why"))
+        .iter_rows()
+    ):
+        told += [f"{arm}: {n} of {of} draws are left out of the choice; the first: {why.rstrip('.')}."] if n else []
+    return told
+
+
+def budgets(spent: pl.DataFrame) -> str:
+    """One line on what ``sweep.budget`` gave: whether every arm may spend the same."""
+    epochs = spent.group_by("tuning_epochs", maintain_order=True).agg("arm")
+    if epochs.height == 1:
+        return f"Budgets are equal: {epochs['tuning_epochs'][0]} epochs of tuning for every arm that trains."
+    each = "; ".join(f"{n} for {', '.join(arms)}" for n, arms in epochs.iter_rows())
+    return f"Budgets are equal in draws and differ in epochs of tuning: {each}."
+
+
+def _chosen(tried: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
+    """A row for every choice: the draw, its values, its score on the validation part, those of the others, and what all cost."""
+    by = ["arm", "fold", "axes"]
+    of_all = (
+        tries.with_columns(seconds=tried["seconds"])
+        .group_by(by, maintain_order=True)
+        .agg(
+            pl.col("draw", "values", "score").filter("chosen").first(),
+            median=pl.col("score").median(),
+            worst=pl.col("score").min(),
+            best=pl.col("score").max(),
+            left_out=pl.col("left_out").count(),
+            epochs=pl.col("epochs").list.sum().sum(),
+            seconds=pl.col("seconds").sum(),
+        )
+    )
+    chosen, best = pl.col("score"), pl.col("best")
+    worst = pl.when((chosen < best).fill_null(False)).then("best").otherwise("worst")  # where a low score is good, the highest is the worst
+    values = pl.Series("values", [None if text is None else _short_values(json.loads(text)) for text in of_all["values"]], dtype=pl.String)
+    return of_all.with_columns(values, worst=worst).select(
+        "arm", "fold", "draw", "values", pl.col("score").alias("validation"), "median", "worst", "left_out", "epochs", "seconds"
+    )
+
+
+def _short_values(values: Mapping[str, Any]) -> str:
+    """``lr 0.00312, temperature 2.1``; keys by their last part where that says which."""
+    last = [key.rpartition(".")[2] for key in values]
+    names = [short if last.count(short) == 1 else key for key, short in zip(values, last, strict=True)]
+    texts = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values()]
+    return ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+
+
+def tested(records: pl.DataFrame) -> pl.DataFrame:
+    """The records without those of the validation part, which draws are chosen by."""
+    return records.filter(~pl.col("protocol").fill_null("").str.ends_with(tuning.ON_VALIDATION))
 
 
 def _reconstructions(baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -79,9 +157,7 @@ def _reconstructions(baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def of_task(store: Store, name: str) -> list[Board]:
     """The tables of a task over everything in a store, one a protocol, version and dataset."""
-    from harness.plan import flatten
-
-    found = flatten(store.records().filter(task=name))
+    found = plan.flatten(tested(store.records().filter(task=name)))
     boards = []
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
         primary = part["primary"][0]
@@ -123,6 +199,7 @@ def _gathered(
     notes: tuple[str, ...],
     facts: Mapping[str, Any],
     folder: Path,
+    tries: pl.DataFrame,
 ) -> Gathered:
     report = prepared.sweep.report
     sources = [
@@ -135,10 +212,13 @@ def _gathered(
             "publish.page.page",
             "publish.tables.render",
             "publish.curve.label_efficiency",
+            "boards.gather",
         )
     ]
+    sources.append(identity.source_of(report["_target_"]) if report else None)
     rows = part.select("evaluation", "arm", "written").rows()
-    key = identity.address([rows, [s and s[1] for s in sources], title, notes, facts, report, info.parts])
+    tried = tries.select("arm", "fold", "axes", "draw", "values", "score", "left_out", "chosen").rows()
+    key = identity.address([rows, [s and s[1] for s in sources], title, notes, facts, report, info.parts, tried])
     kept = folder / "kept.json"
     try:
         known = json.loads(kept.read_text(encoding="utf-8"))
@@ -149,11 +229,17 @@ def _gathered(
     except (OSError, ValueError, KeyError):
         pass
     from harness.publish import report as reports
+    from harness.publish.tables import render
 
     units = prepared.store.units(part["evaluation"])
     table = rank(part, units, primary=info.primary, higher_is_better=info.higher_is_better)
     board = Board(title, table, info.primary, notes, facts)
-    extra = instantiate(report, board=board) if report else Extra({}, {})
+    tuned = sweep.tuning(prepared).filter(task=info.name, protocol=info.protocol)
+    study = Study(part, units, tuned, prepared.store)
+    extra = instantiate(report, board=board, study=study) if report else Extra({}, {})
+    if tuned.height:
+        told = f"{CHOSEN}: score of the draw on the validation part, and of the median and the worst of all; every draw is in {TRIED}."
+        extra = dataclasses.replace(extra, tables={**extra.tables, CHOSEN: _chosen(tuned, tries)}, notes=(*extra.notes, told))
     if info.parts:
         shown = leaderboard.parts(part, table, info.parts, settings=_settings(part))
         told = f"{PARTS}: means over folds and seeds, as the score; empty where one of these is undefined."
@@ -163,6 +249,9 @@ def _gathered(
     for name, frame in extra.tables.items():
         tables[name] = f"{name.replace(' ', '_')}.parquet"
         frame.write_parquet(folder / tables[name])
+    if tuned.height:
+        files.append(folder / TRIED)
+        write_atomically(folder / TRIED, str(render(tuned, "csv")).encode())
     names = [path.name for path in files]
     write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes}).encode())
     mirror = tracking.open_run(

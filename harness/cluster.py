@@ -25,6 +25,14 @@ def environment(gpus: float) -> dict[str, str]:
     return settings if gpus else settings | {"DS_ACCELERATOR": "cpu"}
 
 
+def tell_environment(gpus: float) -> dict[str, str]:
+    """Set what :func:`environment` names, unless somebody has. Before Ray is imported, which reads some of it then."""
+    here = environment(gpus)
+    for name, value in ({"RAY_AUTH_MODE": "token"} | here).items():
+        os.environ.setdefault(name, value)
+    return here
+
+
 @contextlib.contextmanager
 def running(cluster: Config, *, nested: bool, python_path: list[str]) -> Iterator[dict[str, float]]:
     """Ray, for as long as the block lasts: started here and stopped after, or joined and left running.
@@ -41,10 +49,7 @@ def running(cluster: Config, *, nested: bool, python_path: list[str]) -> Iterato
     Raises:
         RequestError: No cluster answers at the address.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    here = environment(cluster["gpus"] or 0)
-    for name, value in here.items():
-        os.environ.setdefault(name, value)
+    here = tell_environment(cluster["gpus"] or 0)
     import ray
 
     variables = here | {"PYTHONPATH": os.pathsep.join([*python_path, *filter(None, [os.environ.get("PYTHONPATH")])])}

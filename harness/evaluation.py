@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from harness import frames as frame_cache
-from harness import identity, plan, provenance, retrieval, snapshot, thresholds, tracking, training
+from harness import identity, plan, provenance, retrieval, snapshot, thresholds, tracking, training, tuning
 from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
@@ -46,6 +46,19 @@ class Outcome:
     failed: int = 0
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A part that is predicted.
+
+    Attributes:
+        data: Sorted by clip and frame, its label columns taken away.
+        targets: The labels (votes among them), for support frames and scoring; a baseline never sees this.
+    """
+
+    data: Data
+    targets: pl.DataFrame
+
+
 @dataclass
 class Bench:
     """One split of one task laid out for a worker: who may see what.
@@ -53,8 +66,7 @@ class Bench:
     Attributes:
         config: Of the task.
         train, validation: With labels.
-        test: Sorted by clip and frame, its label columns taken away.
-        targets: The test labels (votes among them), for support frames and scoring; a baseline never sees this.
+        asked: What is predicted of it: ``test``, and ``validation`` where a threshold or a draw is chosen.
         proof: Of the guard.
     """
 
@@ -63,8 +75,7 @@ class Bench:
     snapshot: snapshot.Snapshot
     train: Data
     validation: Data
-    test: Data
-    targets: pl.DataFrame
+    asked: dict[str, Asked]
     proof: dict[str, Any]
 
 
@@ -83,14 +94,18 @@ def lay_out(config: Config, folder: str, fold: int) -> Bench:
             chosen = rows[numbers]
             return chosen.drop("row"), taken.frames.take(chosen["row"].to_numpy())
 
-        order = rows[split.test].with_columns(place=pl.Series(split.test)).sort("clip", "frame", "sample")["place"].to_numpy()
-        test, test_frames = part(order)
-        hidden = {*label_columns(test), *task.info.targets}
-        targets = test.select("sample", *task.info.targets, *vote_columns(test))
+        def asked(numbers: np.ndarray, taught: Sequence[str] = ()) -> Asked:
+            order = rows[numbers].with_columns(place=pl.Series(numbers)).sort("clip", "frame", "sample")["place"].to_numpy()
+            samples, frames = part(order)
+            samples = _taught(samples, taught)
+            targets = samples.select("sample", *task.info.targets, *vote_columns(samples))
+            return Asked(Data(samples.drop({*label_columns(samples), *task.info.targets}, strict=False), frames), targets)
+
         while len(_benches) >= 4:  # a reused actor sees many folds; what is mapped is cheap, labels and tensors are not
             _benches.pop(next(iter(_benches)))
         train, validation = (Data(_taught(rows, task.info.taught), frames) for rows, frames in map(part, (split.train, split.validation)))
-        _benches[key] = Bench(config, task, taken, train, validation, Data(test.drop(hidden, strict=False), test_frames), targets, proof)
+        parts = {"test": asked(split.test), "validation": asked(split.validation, task.info.taught)}
+        _benches[key] = Bench(config, task, taken, train, validation, parts, proof)
     return _benches[key]
 
 
@@ -230,7 +245,7 @@ class Ready:
             self.stages.append(_fitted(spec, bench, _previous(job, spec, bench, store), store, self.device))
         self.fits = [known for spec in job.stages if (known := store.fit(spec.fit)) is not None]
         self._embeddings: dict[str, np.ndarray] = {}
-        self._thumbnails: np.ndarray | None = None
+        self._thumbnails: dict[str, np.ndarray] = {}
 
     def encode(self, data: Data, part: str) -> np.ndarray:
         """``(n, d)`` float32, made once a fit and part: kept in memory, and on disk for later runs."""
@@ -244,41 +259,44 @@ class Ready:
                 self._embeddings[part] = training.embed(self.baseline.encode, data.frames, device=self.device)
         return self._embeddings[part]
 
-    def thumbnails(self) -> np.ndarray:
-        if self._thumbnails is None:
-            self._thumbnails = frame_cache.thumbnails(self.bench.test.frames)
-        return self._thumbnails
+    def thumbnails(self, part: str) -> np.ndarray:
+        if part not in self._thumbnails:
+            self._thumbnails[part] = frame_cache.thumbnails(self.bench.asked[part].data.frames)
+        return self._thumbnails[part]
 
     def predict(self, setting: Setting) -> pl.DataFrame:
-        """The predictions frame of one setting, targets beside what was predicted."""
+        """The predictions frame of one setting, targets beside what was predicted: of the test part, unless ``part`` says validation."""
         bench = self.bench
-        test = bench.test.samples.select("sample", "clip", "subject", "frame")
+        part, setting = tuning.split_setting(setting)
+        asked = bench.asked[part]
+        test = asked.data.samples.select("sample", "clip", "subject", "frame")
         by_looks = setting.get("support", {}).get("selection") == "kmeans"
-        thumbnails = self.thumbnails() if by_looks else np.zeros((test.height, 0), np.float32)
+        thumbnails = self.thumbnails(part) if by_looks else np.zeros((test.height, 0), np.float32)
         support = bench.task.support(test, setting, thumbnails)
-        predicted = self._ask(bench.test, "test", support, bench.targets, setting)
+        predicted = self._ask(part, support, setting)
         if setting.get("threshold") == "validation":
             predicted |= self._at_thresholds(predicted, setting)
-        columns = [*bench.targets.drop("sample").iter_columns(), *_columns(predicted, bench.task, test.height)]
+        columns = [*asked.targets.drop("sample").iter_columns(), *_columns(predicted, bench.task, test.height)]
         frame = test.with_columns(support=pl.Series(support)).hstack(columns)
-        return frame.with_columns(nearest_subject=self._nearest_subject()) if bench.task.info.retrieval else frame
+        return frame.with_columns(nearest_subject=self._nearest_subject(part)) if bench.task.info.retrieval else frame
 
-    def _nearest_subject(self) -> pl.Series:
-        """The subject of the frame most like each test frame among those of other clips; null where the baseline has no embeddings."""
-        samples = self.bench.test.samples
+    def _nearest_subject(self, part: str) -> pl.Series:
+        """The subject of the frame most like each frame among those of other clips; null where the baseline has no embeddings."""
+        data = self.bench.asked[part].data
+        samples = data.samples
         if not self.stages and type(self.baseline).encode is Baseline.encode:
             return pl.Series([None] * samples.height, dtype=pl.String)
-        found = retrieval.nearest(self.encode(self.bench.test, "test"), samples["clip"].to_numpy())
+        found = retrieval.nearest(self.encode(data, part), samples["clip"].to_numpy())
         return samples["subject"].gather(pl.Series(found).replace(-1, None))
 
-    def _ask(self, data: Data, part: str, support: np.ndarray, labels: pl.DataFrame, setting: Setting) -> dict[str, np.ndarray]:
-        """What the baseline predicts of some samples without labels, given those of the support."""
-        task = self.bench.task
+    def _ask(self, part: str, support: np.ndarray, setting: Setting) -> dict[str, np.ndarray]:
+        """What the baseline predicts of a part without labels, given those of the support."""
+        task, asked = self.bench.task, self.bench.asked[part]
         numeric = [target for target in task.info.targets if target != "expression"]
         query = Query(
-            test=data,
+            test=asked.data,
             support=support,
-            labels={target: labels[target].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for target in numeric},
+            labels={target: asked.targets[target].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for target in numeric},
             setting=setting,
             targets=task.info.targets,
             classes=task.classes,
@@ -297,13 +315,12 @@ class Ready:
         Raises:
             RequestError: There is no validation part.
         """
-        labelled = self.bench.validation
-        if not labelled.samples.height:
+        asked = self.bench.asked["validation"]
+        if not asked.targets.height:
             remedy = "set task.validation to a share above 0"
             raise RequestError("no validation part to choose thresholds on", where="evaluate.threshold", remedy=remedy)
-        hidden = Data(labelled.samples.drop({*label_columns(labelled.samples), *self.bench.task.info.targets}), labelled.frames)
-        nothing = np.zeros(labelled.samples.height, dtype=bool)
-        found = self._ask(hidden, "validation", nothing, labelled.samples, setting)
+        found = self._ask("validation", np.zeros(asked.targets.height, dtype=bool), setting)
+        labelled = Data(asked.targets, asked.data.frames)
         aus = [target for target in self.bench.task.info.targets if kind_of(target) == "occurrence"]
         return {au: thresholds.moved(predicted[au], thresholds.best(labelled.labels(au), found[au])) for au in aus}
 
@@ -323,7 +340,7 @@ class Ready:
             "fit": self.job.name,
             "task": info.name,
             "task_version": info.version,
-            "protocol": info.protocol,
+            "protocol": tuning.protocol_of(info, setting),
             "dataset": info.dataset,
             "synthetic": self.bench.snapshot.synthetic,
             "data": self.bench.snapshot.fingerprint,
@@ -340,7 +357,7 @@ class Ready:
             "n_samples": predictions.height,
             "n_clips": predictions["clip"].n_unique(),
             "n_subjects": predictions["subject"].drop_nulls().n_unique(),
-            "selection": self.fits[-1]["selection"] if self.fits else "none",
+            "selection": tuning.selected(self.fits[-1]["selection"] if self.fits else "none", self.job.draws.get(evaluation)),
             "seconds": seconds,
             "fit_seconds": fit_seconds,
             "gpu_seconds": gpus * (seconds + fit_seconds),
@@ -420,7 +437,12 @@ def _previous(job: Job, spec: StageSpec, bench: Bench, store: Store) -> Previous
 
 
 def _columns(predicted: Mapping[str, np.ndarray], task: Task, n: int) -> list[pl.Series]:
-    """What a baseline returned as columns of the predictions frame, refused where it is not finite or not one a sample."""
+    """What a baseline returned as columns of the predictions frame.
+
+    Raises:
+        RequestError: A target is missing, or has not one value a sample.
+        FitError: A value is not finite.
+    """
     columns = []
     for target in task.info.targets:
         if target not in predicted:
@@ -430,7 +452,7 @@ def _columns(predicted: Mapping[str, np.ndarray], task: Task, n: int) -> list[pl
         if values.shape != shape:
             raise RequestError(f"predictions of {target} have shape {values.shape}", where="predict", remedy=f"return {shape}")
         if not np.isfinite(values).all():
-            raise RequestError(f"{int((~np.isfinite(values)).sum())} predictions of {target} are not finite", where="predict")
+            raise FitError(f"{int((~np.isfinite(values)).sum())} predictions of {target} are not finite (predict)")
         if target == "expression":
             columns.append(pl.Series("expression_pred", [task.classes[place] for place in values.argmax(1)], dtype=pl.String))
             columns += [pl.Series(f"expression_p_{name}", values[:, place]) for place, name in enumerate(task.classes)]
@@ -440,7 +462,12 @@ def _columns(predicted: Mapping[str, np.ndarray], task: Task, n: int) -> list[pl
 
 
 def _failure(job: Job, error: BaseException) -> dict[str, Any]:
-    return {
+    """What the store remembers of it; with the hashes of what was run where trying again would not help before that changes."""
+    parts = [baseline for baseline, _, _ in job.entries]
+    for spec in job.stages:
+        parts += [spec.config, *([spec.weighting] if spec.weighting else [])]
+    final = {"sources": provenance.sources(*(part["_target_"] for part in parts))} if isinstance(error, FitError) else {}
+    return final | {
         "job": job.name,
         "arms": sorted({arm for _, arm, _ in job.entries}),
         "fold": job.fold,

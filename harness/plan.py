@@ -19,7 +19,7 @@ import polars as pl
 import yaml
 
 from harness import config as configs
-from harness import identity, splits
+from harness import identity, provenance, splits, tuning
 from harness import trainer as trainers
 from harness.config import Config
 from harness.errors import RequestError, did_you_mean
@@ -27,8 +27,8 @@ from harness.snapshot import Snapshot
 from harness.store import Store, write_atomically
 from harness.task import Setting, Split, Task, TaskInfo
 
-SWEEP_KEYS = ("question", "base", "arms", "axes", "scale", "scales", "report")
-SCALE_KEYS = ("overrides", "axes")
+SWEEP_KEYS = ("question", "base", "arms", "axes", "tune", "scale", "scales", "report")
+SCALE_KEYS = ("overrides", "axes", "tune")
 BASELINE_FACTS = ("name", "version", "control", "reads", "min_support", "seeded", "targets", "reconstruction", "stages")
 """Keys of a baseline's YAML that the engine reads; the others are its constructor's arguments."""
 
@@ -48,6 +48,7 @@ class Sweep:
         axes: Dotted key → values; a key that is a config group takes names.
         overrides: Shared by all arms.
         report: What is made of the table, by ``_target_``; None for the table alone.
+        tune: How the arms are tuned; None where they are taken as they are.
     """
 
     name: str
@@ -56,10 +57,13 @@ class Sweep:
     axes: dict[str, list[Any]]
     overrides: list[str]
     report: dict[str, Any] | None = None
+    tune: tuning.Tune | None = None
 
 
 def load_sweep(name: str, overrides: Sequence[str] = (), extra: Sequence[Path] = ()) -> Sweep:
-    """``configs/sweep/NAME.yaml`` with what the command line changes: ``scale=``, ``arms=a,b``, an axis ``key=v1,v2``, or any override.
+    """``configs/sweep/NAME.yaml`` with what the command line changes.
+
+    That is ``scale=``, ``arms=a,b``, an axis ``key=v1,v2``, ``tune.draws=``, ``tune.seed=``, or any override.
 
     Raises:
         RequestError: No such sweep, scale or arm, or a key a sweep does not have.
@@ -95,19 +99,23 @@ def load_sweep(name: str, overrides: Sequence[str] = (), extra: Sequence[Path] =
             if arm not in arms:
                 raise RequestError(f"no arm is called {arm!r}", where=f"arms={','.join(wanted)}", remedy=did_you_mean(arm, arms))
         arms = {arm: arms[arm] for arm in wanted}
-    elif "baseline" in given and len(arms) > 1:
-        remedy = f"choose arms instead: arms={','.join(list(arms)[:2])}"
-        raise RequestError("baseline= would make all arms the same", where=f"baseline={given['baseline']}", remedy=remedy)
     axes = _mapping(text.get("axes"), f"{file.name}: axes") | _mapping(chosen.get("axes"), f"{file.name}: scales.{scale}.axes")
+    if "baseline" in given.keys() - axes.keys() and all(
+        any(_split_override(item)[0] == "baseline" for item in own) for own in arms.values()
+    ):
+        remedy = f"choose arms instead: arms={','.join(list(arms)[:2])}"
+        raise RequestError("every arm has a baseline of its own", where=f"baseline={given['baseline']}", remedy=remedy)
     for key in axes.keys() & given.keys():
         axes[key] = _values(key, given.pop(key))
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise RequestError(f"an axis needs a list of values, got {values!r}", where=f"{file.name}: axes.{key}")
+    budget = {key.removeprefix("tune."): given.pop(key) for key in list(given) if key.startswith("tune.")}
+    tune = tuning.read(text.get("tune"), chosen.get("tune"), budget, arms=named, axes=axes, where=file.name)
     rest = [item for item in overrides if _split_override(item)[0] in given]
     base = _overrides(text.get("base"), f"{file.name}: base")
     shared = [*base, *_overrides(chosen.get("overrides"), f"{file.name}: scales.{scale}.overrides"), *rest]
-    return Sweep(name, str(text.get("question") or ""), arms, axes, shared, text.get("report"))
+    return Sweep(name, str(text.get("question") or ""), arms, axes, shared, text.get("report"), tune)
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -176,6 +184,7 @@ class Job:
         task: Of the training, and of the evaluations that ``tasks`` does not name.
         entries: Baseline config, arm and evaluations (identity, setting) that rest on the last fit.
         tasks: Evaluation → its task, where another one is measured on the same fit.
+        draws: Evaluation → of how many draws its hyper-parameters are the best, where they were tuned.
     """
 
     name: str
@@ -188,6 +197,7 @@ class Job:
     tracker: Config
     entries: list[tuple[Config, str, list[tuple[str, Setting]]]] = field(default_factory=list)
     tasks: dict[str, Config] = field(default_factory=dict)
+    draws: dict[str, int] = field(default_factory=dict)
 
     @property
     def needs(self) -> str | None:
@@ -204,7 +214,25 @@ PLAN: dict[str, Any] = {
     "seed": pl.Int64,
     "setting": pl.String,
     "task": pl.String,
-    "why_not": pl.String,  # null, or why a method cannot be evaluated so
+    "why_not": pl.String,  # null, or why it cannot run
+    "stand": pl.String,  # null, or impossible (a method cannot be evaluated so), waiting (for its draws), failed (none can be chosen)
+    "phase": pl.String,  # null, or of an arm that is tuned: tuning (scored on the validation part), refit
+    "draw": pl.Int64,  # of a tuning fit; of a refit the one that was chosen
+}
+
+TRIES: dict[str, Any] = {
+    "arm": pl.String,
+    "task": pl.String,
+    "protocol": pl.String,
+    "fold": pl.Int64,
+    "axes": pl.String,  # JSON: what else varies, by key
+    "draw": pl.Int64,
+    "values": pl.String,  # JSON: what was drawn, by key
+    "fits": pl.List(pl.String),  # its stages
+    "epochs": pl.List(pl.Int64),  # of each
+    "score": pl.Float64,  # on the validation part; null until it is there, and where it is left out
+    "left_out": pl.String,  # null, or why it cannot be chosen
+    "chosen": pl.Boolean,
 }
 
 
@@ -213,10 +241,11 @@ class Plan:
     """Every evaluation of a sweep, and the jobs that would make them.
 
     Attributes:
-        rows: Columns of :data:`PLAN`; an evaluation stands once.
+        rows: Columns of :data:`PLAN`; an evaluation stands once. One whose draw is not chosen yet has neither a name nor a fit.
         jobs: By name.
         snapshots: Task config (canonical) → data.
         tasks: The same → the task.
+        tries: Columns of :data:`TRIES`, one row a fit that is tuned.
     """
 
     sweep: Sweep
@@ -224,11 +253,25 @@ class Plan:
     jobs: dict[str, Job]
     snapshots: dict[str, Snapshot]
     tasks: dict[str, Task]
+    tries: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRIES))
 
     def pending(self, store: Store) -> pl.DataFrame:
-        """The rows that can run and have no record."""
+        """The rows that can run and have no record. A draw that has diverged is not tried again while its source is the same."""
         done = pl.DataFrame({"evaluation": sorted(store.done())}, schema={"evaluation": pl.String})
-        return self.rows.filter(pl.col("why_not").is_null()).join(done, on="evaluation", how="anti", maintain_order="left")
+        rows = self.rows.filter(pl.col("why_not").is_null()).join(done, on="evaluation", how="anti", maintain_order="left")
+        if self.tries.is_empty():
+            return rows
+        hopeless = _hopeless(store.failures())
+        return rows.filter(
+            (pl.col("phase") != "tuning").fill_null(True) | ~(pl.col("fit").is_in(hopeless) | pl.col("evaluation").is_in(hopeless))
+        )
+
+
+def _hopeless(failures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The failures that would come again: those that say so, and whose sources have not changed since."""
+    named = {name: failure["sources"] for name, failure in failures.items() if failure.get("sources")}
+    now = provenance.sources(*{target for then in named.values() for target in then})
+    return [name for name, then in named.items() if all(now.get(target) == digest for target, digest in then.items())]
 
 
 def make_task(node: Mapping[str, Any]) -> Task:
@@ -294,13 +337,19 @@ def build(
     *,
     extra: Sequence[Path] = (),
     snapshot_of: Callable[[Config, Config], Snapshot],
+    store: Store | None = None,
 ) -> Plan:
     """Every evaluation of a sweep.
+
+    Where a sweep is tuned, each arm that trains stands twice: with its draws, each fitted once and scored on the validation part by the
+    mean over the settings of the sweep; and with the best of them, fitted anew with every seed and scored on the test part. Until all
+    draws of an arm (on one fold, under one value of every other axis) are scored or have failed, its second half waits.
 
     Args:
         sweep: What varies.
         extra: The user's config folders.
         snapshot_of: Task node and whole config → the data, read and decoded.
+        store: Where the scores of draws are read, and beside which the draws are kept; only a sweep that is tuned needs it.
 
     Raises:
         RequestError: A key, name or value that is not there, a fold that is not, a leak between the parts of a split.
@@ -309,7 +358,12 @@ def build(
     group_axes = {key: values for key, values in sweep.axes.items() if key in known_groups}
     fit_axes = {key: values for key, values in sweep.axes.items() if key not in group_axes and not key.startswith("evaluate.")}
     evaluate_axes = {key: values for key, values in sweep.axes.items() if key.startswith("evaluate.")}
+    if sweep.tune and store is None:
+        raise TypeError("a sweep that is tuned is planned with its store")
     builder = _Builder(snapshot_of)
+    tuner = _Tuner(builder, sweep.tune, store) if sweep.tune and store else None
+    optional = [key for key in (*fit_axes, *(sweep.tune.space if sweep.tune else ())) if key.startswith(OPTIONAL)]
+    unknown: dict[str, Config] = {key: {} for key in optional}
     for arm, overrides in sweep.arms.items():
         for names in itertools.product(*group_axes.values()):
             chosen = [f"{group}={name}" for group, name in zip(group_axes, names, strict=True)]
@@ -317,15 +371,43 @@ def build(
             _check_whole(composed)
             label = " ".join([arm, *map(str, names)])
             builder.ask(_settings(composed, evaluate_axes))
-            set_by_hand = [*(_split_override(item)[0].lstrip("+") for item in [*sweep.overrides, *overrides]), *fit_axes]
-            for values in itertools.product(*fit_axes.values()):
+            own = {key: values for key, values in fit_axes.items() if not key.startswith(OPTIONAL) or _has(composed, key)}
+            trains = bool(composed["baseline"].get("stages"))
+            unknown = {key: composed if trains or not seen else seen for key, seen in unknown.items() if not _has(composed, key)}
+            set_by_hand = [*(_split_override(item)[0].lstrip("+") for item in [*sweep.overrides, *overrides]), *own]
+            tuned = tuner and tuner.space(arm, composed)
+            if tuned:
+                own = {key: values for key, values in own.items() if key != "seed"}
+            for values in itertools.product(*own.values()):
                 one = copy.deepcopy(composed)
-                for key, value in zip(fit_axes, values, strict=True):
+                for key, value in zip(own, values, strict=True):
                     configs.place(one, key, value)
-                varied = [str(v) for k, v in zip(fit_axes, values, strict=True) if k not in ("fold", "seed") and len(fit_axes[k]) > 1]
-                builder.add(one, " ".join([label, *varied]), set_by_hand)
+                varied = {k: v for k, v in zip(own, values, strict=True) if k not in ("fold", "seed") and len(own[k]) > 1}
+                name = " ".join([label, *map(str, varied.values())])
+                if tuner and tuned:
+                    axes = dict(zip(group_axes, names, strict=True)) | varied
+                    tuner.add(one, name, set_by_hand, tuned, fit_axes.get("seed", [composed["seed"]]), axes)
+                else:
+                    builder.add(one, name, set_by_hand)
+    for key, seen in unknown.items():
+        configs.place(copy.deepcopy(seen), key, None)  # refuses what no arm has
     rows = pl.DataFrame(list(zip(*builder.rows, strict=True)), schema=PLAN, orient="col")
-    return Plan(sweep, rows, builder.jobs, builder.snapshots, builder.tasks)
+    tries = pl.DataFrame(tuner.tries if tuner else [], schema=TRIES, orient="row")
+    return Plan(sweep, rows, builder.jobs, builder.snapshots, builder.tasks, tries)
+
+
+OPTIONAL = "baseline.stages."
+"""An axis that begins so says nothing to an arm whose baseline has no such key."""
+
+
+@dataclass(frozen=True)
+class _Added:
+    """What was asked of one config: its task, its fits, and its evaluations with why they cannot be."""
+
+    task: Task
+    stages: tuple[StageSpec, ...]
+    fit: str
+    evaluations: list[tuple[str, str | None]]
 
 
 class _Builder:
@@ -335,7 +417,7 @@ class _Builder:
         self._snapshot_of = snapshot_of
         self._seen: set[str] = set()
         self._settings: Sequence[Config] = ()
-        self._asked: dict[str, list[tuple[str, Setting, str | None]]] = {}
+        self._asked: dict[tuple[str, bool], list[tuple[str, Setting, str | None]]] = {}
         self.rows: list[tuple[Any, ...]] = []
         self.jobs: dict[str, Job] = {}
         self.snapshots: dict[str, Snapshot] = {}
@@ -345,24 +427,28 @@ class _Builder:
         """What the configs that follow are evaluated under."""
         self._settings, self._asked = settings, {}
 
-    def add(self, one: Config, arm: str, set_by_hand: Sequence[str]) -> None:
+    def add(
+        self, one: Config, arm: str, set_by_hand: Sequence[str], *, phase: str | None = None, draw: int | None = None, draws: int = 0
+    ) -> _Added:
         """The evaluations of one config, a row each, unless an equal one is there.
 
         Args:
             one: Resolved.
             arm: Its display name.
             set_by_hand: The dotted keys that command line, sweep and arm set, whatever the YAMLs say.
+            phase, draw: As in :data:`PLAN`. While it is tuned, what is scored is the validation part.
+            draws: Among how many the draw of a refit was chosen.
+
+        Returns:
+            What it is made of, rows that were there among it.
         """
-        given = {dotted: value for dotted in set_by_hand if (value := _at(one, dotted)) is not None}
-        node = one["task"] | {"overrides": {dotted: value for dotted, value in given.items() if _of_task(dotted)}}
+        given, node, task, snapshot = self._task(one, set_by_hand)
         baseline, fold = one["baseline"], _count(one, "fold")
         seed = _count(one, "seed") if baseline.get("seeded", True) else 0
-        key = identity.canonical(node)
-        if key not in self.snapshots:
-            self.snapshots[key] = self._snapshot_of(node, one)
-            self.tasks[key] = make_task(node)
-        task, snapshot = self.tasks[key], self.snapshots[key]
-        _, _, proof = selected(task, node, snapshot, fold)
+        rows, split, proof = selected(task, node, snapshot, fold)
+        on_validation = phase == "tuning"
+        if on_validation:
+            _check_validation(task, rows, split, fold)
         inputs = {
             "data": snapshot.fingerprint,
             "labels": proof["labels"],
@@ -388,12 +474,15 @@ class _Builder:
         last = stages[-1].fit if stages else identity.address(inputs)
         entry = entry_identity(last, [baseline["name"], baseline["version"], arguments], task.info)
         evaluations: list[tuple[str, Setting]] = []
-        for text, setting, why_not in self._canonical(task, node, baseline):
+        all_of_it: list[tuple[str, str | None]] = []
+        for text, setting, why_not in self._canonical(task, node, baseline, on_validation):
             evaluation = evaluation_identity(entry, text)
-            if evaluation in self._seen:
+            all_of_it.append((evaluation, why_not))
+            if evaluation in self._seen or (on_validation and why_not):
                 continue
             self._seen.add(evaluation)
-            self.rows.append((evaluation, last, arm, baseline["name"], fold, seed, text, task.info.name, why_not))
+            stand = why_not and "impossible"
+            self.rows.append((evaluation, last, arm, baseline["name"], fold, seed, text, task.info.name, why_not, stand, phase, draw))
             if why_not is None:
                 evaluations.append((evaluation, setting))
         for depth in range(1, len(stages)):
@@ -403,15 +492,46 @@ class _Builder:
             job.entries.append((baseline, arm, evaluations))
         if job.task != node:
             job.tasks |= {evaluation: node for evaluation, _ in evaluations}
+        if draws:
+            job.draws |= {evaluation: draws for evaluation, _ in evaluations}
+        return _Added(task, tuple(stages), last, all_of_it)
 
-    def _canonical(self, task: Task, node: Config, baseline: Config) -> list[tuple[str, Setting, str | None]]:
+    def hold(self, one: Config, arm: str, set_by_hand: Sequence[str], *, stand: str, why_not: str) -> None:
+        """The rows of a refit whose draw is not known: they have no names yet.
+
+        Args:
+            one, arm, set_by_hand: As of :meth:`add`.
+            stand, why_not: As in :data:`PLAN`.
+        """
+        _, node, task, _ = self._task(one, set_by_hand)
+        baseline, fold = one["baseline"], _count(one, "fold")
+        seed = _count(one, "seed") if baseline.get("seeded", True) else 0
+        for text, _, never in self._canonical(task, node, baseline, False):
+            name = identity.canonical([arm, fold, seed, text, task.info.name, task.info.protocol])
+            if name not in self._seen:
+                self._seen.add(name)
+                said = (never, "impossible") if never else (why_not, stand)
+                self.rows.append((None, None, arm, baseline["name"], fold, seed, text, task.info.name, *said, "refit", None))
+
+    def _task(self, one: Config, set_by_hand: Sequence[str]) -> tuple[dict[str, Any], Config, Task, Snapshot]:
+        """What of a config was set by hand, its task's node, its task and its data."""
+        given = {dotted: value for dotted in set_by_hand if (value := _at(one, dotted)) is not None}
+        node = one["task"] | {"overrides": {dotted: value for dotted, value in given.items() if _of_task(dotted)}}
+        key = identity.canonical(node)
+        if key not in self.snapshots:
+            self.snapshots[key] = self._snapshot_of(node, one)
+            self.tasks[key] = make_task(node)
+        return given, node, self.tasks[key], self.snapshots[key]
+
+    def _canonical(self, task: Task, node: Config, baseline: Config, on_validation: bool) -> list[tuple[str, Setting, str | None]]:
         """The settings that differ for a baseline: canonical text, setting, and why it cannot be. The same for every fold and seed."""
-        key = identity.canonical([node, baseline])
+        key = identity.canonical([node, baseline]), on_validation
         if key not in self._asked:
             reads = ("support", "threshold", *(baseline.get("reads") or ()))
             distinct: dict[str, Setting] = {}
             for evaluate in self._settings:
                 setting = {name: value for name, value in task.setting(evaluate).items() if name in reads}
+                setting = tuning.on_validation(setting) if on_validation else setting
                 distinct[identity.canonical(setting)] = setting
             self._asked[key] = [(text, setting, _why_not(baseline, task, setting)) for text, setting in distinct.items()]
         return self._asked[key]
@@ -424,6 +544,103 @@ class _Builder:
         return self.jobs[name]
 
 
+class _Tuner:
+    """Puts the two phases of tuned arms into a plan: what is drawn, and what is made of the best."""
+
+    def __init__(self, builder: _Builder, tune: tuning.Tune, store: Store) -> None:
+        self._builder, self._tune = builder, tune
+        self._draws = store.root.parent / "cache" / "draws"
+        known = store.records().filter(pl.col("protocol").str.ends_with(tuning.ON_VALIDATION))
+        self._scores: dict[str, float | None] = dict(known.select("evaluation", "score").iter_rows())
+        self._failures = store.failures()
+        self._searched: set[str] = set()
+        self.tries: list[tuple[Any, ...]] = []
+
+    def space(self, arm: str, composed: Config) -> dict[str, Any] | None:
+        """The space of an arm, without what its baseline does not have; None for an arm that trains nothing.
+
+        Raises:
+            RequestError: A key that its config does not have, or nothing left to draw.
+        """
+        if not composed["baseline"].get("stages"):
+            return None
+        space = {}
+        for key, value in self._tune.of(arm).items():
+            if key not in self._tune.arms.get(arm, {}) and key.startswith(OPTIONAL) and not _has(composed, key):
+                continue
+            try:
+                configs.place(copy.deepcopy(composed), key, None)
+            except RequestError as error:
+                nothing = key.startswith("weighting.") and not composed.get("weighting")
+                close = "give the arm a weighting: weighting=…" if nothing else error.remedy
+                raise RequestError(f"{arm}: {error.what}", where=f"tune: {key}", remedy=close) from None
+            space[key] = value
+        if not space:
+            raise RequestError(
+                f"{arm} trains, and nothing of it is tuned", where="tune", remedy=f"give tune.space or tune.arms.{arm} a key"
+            )
+        return space
+
+    def add(
+        self, one: Config, arm: str, set_by_hand: Sequence[str], space: Mapping[str, Any], seeds: Sequence[Any], axes: Mapping[str, Any]
+    ) -> None:
+        """All rows of one arm on one fold, under one value of every axis but the seed; one that tries the same as another stands once.
+
+        Args:
+            one: Resolved, with nothing drawn.
+            arm: Its display name.
+            set_by_hand: As of :meth:`_Builder.add`.
+            space: What :meth:`space` gave.
+            seeds: Of the refits.
+            axes: What else varies, with its value here.
+
+        Raises:
+            RequestError: A seed of the refits is that of the fits that are tuned, so that nothing would be fitted anew.
+        """
+        tune, set_by_hand = self._tune, [*set_by_hand, *space]
+        if tune.seed in seeds and one["baseline"].get("seeded", True):
+            what, remedy = f"seed {tune.seed} is of the fits that are tuned", "give the refits others: seed=… or tune.seed=…"
+            raise RequestError(what, where=f"seed={','.join(map(str, seeds))}", remedy=remedy)
+        drawn = tuning.drawn(space, tune.draws, tune.seed, self._draws)
+        added, found = [], []
+        for draw, values in enumerate(drawn):
+            added.append(self._builder.add(_with(one, {"seed": tune.seed, **values}), arm, set_by_hand, phase="tuning", draw=draw))
+            found.append(self._outcome(added[-1]))
+        search = identity.canonical([one_of.evaluations for one_of in added])
+        if search in self._searched:
+            return
+        self._searched.add(search)
+        info, possible = added[0].task.info, any(why_not is None for _, why_not in added[0].evaluations)
+        complete = all(score is not None or left_out for score, left_out in found)
+        chosen = tuning.best([score for score, _ in found], higher_is_better=info.higher_is_better) if complete else None
+        for draw, (values, one_of, (score, left_out)) in enumerate(zip(drawn, added, found, strict=True)):
+            if possible:
+                fits, epochs = [spec.fit for spec in one_of.stages], [int(spec.trainer["epochs"]) for spec in one_of.stages]
+                where = (arm, info.name, info.protocol, one["fold"], identity.canonical(axes), draw, json.dumps(values))
+                self.tries.append((*where, fits, epochs, score, left_out, draw == chosen))
+        for seed in seeds:
+            refit = _with(one, {"seed": seed})
+            if chosen is not None:
+                self._builder.add(_with(refit, drawn[chosen]), arm, set_by_hand, phase="refit", draw=chosen, draws=tune.draws)
+            elif not possible:
+                self._builder.add(refit, arm, set_by_hand, phase="refit")
+            elif complete:
+                why_not = f"none of its {tune.draws} draws can be chosen; of the first: {found[0][1]}"
+                self._builder.hold(refit, arm, set_by_hand, stand="failed", why_not=why_not)
+            else:
+                self._builder.hold(refit, arm, set_by_hand, stand="waiting", why_not=f"waits for its {tune.draws} draws")
+
+    def _outcome(self, added: _Added) -> tuple[float | None, str | None]:
+        """The mean score of a draw over its settings on the validation part, or why it is left out; neither where that is not known."""
+        names = [evaluation for evaluation, why_not in added.evaluations if why_not is None]
+        scores = [self._scores[name] for name in names if name in self._scores]
+        if names and len(scores) == len(names):
+            known = [score for score in scores if score is not None]
+            return (sum(known) / len(known), None) if len(known) == len(names) else (None, "its score is undefined")
+        failure = next((self._failures[name] for name in (added.fit, *names) if name in self._failures), None)
+        return None, None if failure is None else str(failure.get("error") or "it failed")
+
+
 def entry_identity(fit: str, entered: Sequence[Any], info: TaskInfo) -> str:
     """The address of what several settings share: a fit (or a control's inputs), what predicts from it, what is measured."""
     return identity.address([fit, entered, [info.name, info.version, info.protocol]])
@@ -432,6 +649,20 @@ def entry_identity(fit: str, entered: Sequence[Any], info: TaskInfo) -> str:
 def evaluation_identity(entry: str, setting: str) -> str:
     """The address of an evaluation: the entry, and the setting as canonical JSON."""
     return identity.address_of_text(entry + setting)
+
+
+def _check_validation(task: Task, rows: pl.DataFrame, split: Split, fold: int) -> None:
+    """Refuse to tune where nothing can be chosen by.
+
+    Raises:
+        RequestError: There is no validation part, or it has no label that is scored.
+    """
+    info, remedy = task.info, "set task.validation to a share above 0, or leave tune out of the sweep"
+    if not len(split.validation):
+        raise RequestError(f"{info.name} has no validation part on fold {fold}, so nothing can be tuned", where="tune", remedy=remedy)
+    if info.taught or not rows[split.validation].select(pl.any_horizontal(pl.col(*info.targets).is_not_null())).to_series().any():
+        what = f"{info.name} has no label of {', '.join(info.targets)} in its validation part, so nothing can be tuned"
+        raise RequestError(what, where="tune", remedy="leave tune out of the sweep")
 
 
 def _check_whole(composed: Config) -> None:
@@ -454,6 +685,21 @@ def _at(tree: Config, dotted: str) -> Any:
     for part in dotted.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return node
+
+
+def _has(tree: Config, dotted: str) -> bool:
+    """Whether a dotted key is there, whatever stands at it."""
+    path, _, last = dotted.rpartition(".")
+    node = _at(tree, path) if path else tree
+    return isinstance(node, Mapping) and last in node
+
+
+def _with(one: Config, values: Mapping[str, Any]) -> Config:
+    """The same config with other values at some dotted keys that it has."""
+    changed = copy.deepcopy(one)
+    for key, value in values.items():
+        configs.place(changed, key, value)
+    return changed
 
 
 def _of_task(dotted: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from harness import config, identity, plan, provenance, splits
+from harness import config, identity, plan, provenance, splits, tuning
 from harness.errors import RequestError
 from harness.samples import vote_columns
 from harness.store import Store
@@ -84,7 +85,7 @@ def rescore_task(name: str, store: Store, extra: Sequence[Path] = ()) -> Rescore
                 **fields,
                 "evaluation": plan.evaluation_identity(entry, record["setting"]),
                 "task_version": info.version,
-                "protocol": info.protocol,
+                "protocol": tuning.protocol_of(info, json.loads(record["setting"])),
                 "primary": info.primary,
                 "provenance": store.put(known | scored_by),
                 "written": now(),

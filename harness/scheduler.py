@@ -6,7 +6,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,28 +36,46 @@ class _Queue:
         return None if ready is None else self.waiting.pop(ready)
 
 
-def run(jobs: Mapping[str, Job], store: Store, clusters: Config, *, progress: Progress, python_path: list[str]) -> None:
+@contextlib.contextmanager
+def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str]) -> Iterator[Mapping[str, float]]:
+    """Ray, for as long as the block lasts, in which :func:`run` may be called several times.
+
+    Args:
+        clusters: The config group ``cluster``.
+        jobs: Of the whole plan.
+        python_path: Where a user's own code is imported from.
+
+    Yields:
+        The cluster's resources.
+
+    Raises:
+        RequestError: A job that cannot be, before anything starts.
+    """
+    jobs = list(jobs)
+    _check_weightings(jobs)
+    with cluster.running(clusters, nested=any(map(_grouped, jobs)), python_path=python_path) as available, _quiet():
+        yield available
+
+
+def run(jobs: Mapping[str, Job], store: Store, available: Mapping[str, float], *, progress: Progress) -> None:
     """Run jobs until each is done or has failed. Ctrl-C stops what runs and keeps what is finished.
 
     Args:
         jobs: What to do; evaluations the store holds are skipped by the workers.
         store: Shared by all workers.
-        clusters: The config group ``cluster``.
+        available: What :func:`started` gave.
         progress: Told what ends.
-        python_path: Where a user's own code is imported from.
 
     Raises:
-        RequestError: A job that cannot be: before anything starts.
+        RequestError: A fit needs more than there is.
     """
-    _check_weightings(jobs)
-    with cluster.running(clusters, nested=any(map(_grouped, jobs.values())), python_path=python_path) as available, _quiet():
-        _check(jobs, available)
-        _tune(dict(jobs), store, available, progress)
+    _check(jobs, available)
+    _tune(dict(jobs), store, available, progress)
 
 
-def _check_weightings(jobs: Mapping[str, Job]) -> None:
+def _check_weightings(jobs: Iterable[Job]) -> None:
     """Refuse a weighting that cannot be made or cannot be trained as asked. It imports torch, as what follows does."""
-    pairs = {identity.canonical([spec.weighting, spec.trainer]): spec for job in jobs.values() for spec in job.stages if spec.weighting}
+    pairs = {identity.canonical([spec.weighting, spec.trainer]): spec for job in jobs for spec in job.stages if spec.weighting}
     for spec in pairs.values():
         instantiate(spec.weighting or {}).check(trainer.read(spec.trainer))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import polars as pl
 
 from harness import plan as plans
 from harness import snapshot
+from harness import tuning as tunings
 from harness.config import Config, compose, use
 from harness.errors import RequestError
 from harness.plan import Job, Plan, Sweep
@@ -29,6 +32,7 @@ class Prepared:
     Attributes:
         config: The config that the sweep's arms share (its ``cluster``, ``tracker`` and ``output_dir``).
         command: What a user types to make the same again.
+        extra: The user's config folders.
     """
 
     sweep: Sweep
@@ -37,6 +41,7 @@ class Prepared:
     config: Config
     output: Path
     command: str
+    extra: tuple[Path, ...] = ()
 
 
 def prepare(sweep: Sweep, *, command: str, extra: Sequence[Path] = (), say: Say = lambda _: None) -> Prepared:
@@ -49,49 +54,78 @@ def prepare(sweep: Sweep, *, command: str, extra: Sequence[Path] = (), say: Say 
     shared = compose(_first_arm(sweep), extra)
     output = Path(shared["output_dir"]).expanduser().resolve()
     shared["tracker"]["group"] = sweep.name
+    store = Store(output / "store")
+    return Prepared(sweep, _plan(sweep, store, extra, say), store, shared, output, command, tuple(extra))
 
+
+def planned_again(prepared: Prepared) -> Prepared:
+    """The same with the plan as the store is now: draws that have been scored since are chosen among."""
+    return dataclasses.replace(prepared, plan=_plan(prepared.sweep, prepared.store, prepared.extra, lambda _: None))
+
+
+def _plan(sweep: Sweep, store: Store, extra: Sequence[Path], say: Say) -> Plan:
     def snapshot_of(task: Config, config: Config) -> snapshot.Snapshot:
         with progress_bar("reading frames", say) as advance:
-            return snapshot.take(task, output / "cache", lambda done, total: advance(done, total, ""))
+            return snapshot.take(task, store.root.parent / "cache", lambda done, total: advance(done, total, ""))
 
-    plan = plans.build(sweep, extra=extra, snapshot_of=snapshot_of)
+    plan = plans.build(sweep, extra=extra, snapshot_of=snapshot_of, store=store)
     for job in plan.jobs.values():
         job.tracker["group"] = sweep.name
-    return Prepared(sweep, plan, Store(output / "store"), shared, output, command)
+    return plan
 
 
-def run(prepared: Prepared, *, say: Say = lambda _: None) -> bool:
-    """Run what the store lacks.
+def run(prepared: Prepared, *, say: Say = lambda _: None) -> Prepared:
+    """Run what the store lacks: where arms are tuned, first their draws, and once these are scored what is made of the best.
 
     Returns:
-        Whether every evaluation of the plan that can be made now has a record.
+        The sweep as it is planned at the end; :func:`complete` says whether all of it was made.
     """
-    pending = prepared.plan.pending(prepared.store)
+    store = prepared.store
+    pending = prepared.plan.pending(store)
     if pending.is_empty():
-        return True
-    jobs = missing_jobs(prepared.plan, pending, prepared.store)
+        return prepared
     from harness import scheduler
 
-    fits = sum(bool(job.stages) and prepared.store.fit(job.name) is None for job in jobs.values())
-    say(f"{fits} fits and {pending.height} evaluations to run, {prepared.plan.rows.height - pending.height} need nothing")
-    chains = sum(bool(job.stages) for job in jobs.values())
-    total = sum(len(evaluations) for job in jobs.values() for _, _, evaluations in job.entries)
-    with progress_bar("evaluations", say) as advance:
-        scheduler.run(
-            jobs,
-            prepared.store,
-            prepared.config["cluster"],
-            progress=lambda ended, done, now: advance(done, total, f"{ended} of {chains} fits{', ' if now else ''}{now}"),
-            python_path=[folder for folder in sys.path if folder],
-        )
-    prepared.store.pack()
-    return prepared.plan.pending(prepared.store).is_empty()
+    jobs = prepared.plan.jobs.values()
+    with ExitStack() as stack:
+        path = [folder for folder in sys.path if folder]
+        available = stack.enter_context(scheduler.started(prepared.config["cluster"], jobs=jobs, python_path=path))
+
+        def carry_out(rows: pl.DataFrame, what: str) -> None:
+            jobs = missing_jobs(prepared.plan, rows, store)
+            fits = sum(bool(job.stages) and store.fit(job.name) is None for job in jobs.values())
+            say(f"{what}{fits} fits and {rows.height} evaluations to run, {prepared.plan.rows.height - rows.height} need nothing now")
+            chains = sum(bool(job.stages) for job in jobs.values())
+            total = sum(len(evaluations) for job in jobs.values() for _, _, evaluations in job.entries)
+            with progress_bar("evaluations", say) as advance:
+                scheduler.run(
+                    jobs,
+                    store,
+                    available,
+                    progress=lambda ended, done, now: advance(done, total, f"{ended} of {chains} fits{', ' if now else ''}{now}"),
+                )
+            store.pack()
+
+        if (pending["phase"] == "tuning").any():
+            first = pending.filter((pl.col("phase") != "refit").fill_null(True))
+            carry_out(first, "tuning: ")
+            prepared = planned_again(prepared)
+            pending = prepared.plan.pending(store).join(first, on="evaluation", how="anti", maintain_order="left")
+        if not pending.is_empty():
+            carry_out(pending, "refitting: " if (pending["phase"] == "refit").any() else "")
+    return prepared
+
+
+def complete(prepared: Prepared) -> bool:
+    """Whether every evaluation of the plan that can be made has a record. Draws may fail; an arm of which all do is not complete."""
+    wanted = prepared.plan.rows.filter((pl.col("phase") != "tuning").fill_null(True))
+    held = wanted["stand"].is_in(["waiting", "failed"]).any()
+    pending = prepared.plan.pending(prepared.store)
+    return not held and pending.join(wanted, on="evaluation", how="semi").is_empty()
 
 
 def missing_jobs(plan: Plan, pending: pl.DataFrame, store: Store) -> dict[str, Job]:
     """The jobs that make the pending evaluations, and the unfinished fits they rest on. Each job holds only what is missing."""
-    import dataclasses
-
     wanted = set(pending["evaluation"])
     jobs: dict[str, Job] = {}
     for name, job in plan.jobs.items():
@@ -109,14 +143,88 @@ def missing_jobs(plan: Plan, pending: pl.DataFrame, store: Store) -> dict[str, J
 
 
 def records(prepared: Prepared) -> pl.DataFrame:
-    """The records of the sweep's evaluations, with the arm they stand for here and their setting as columns."""
-    mine = prepared.plan.rows.select("evaluation", "arm")
+    """The records of the sweep's evaluations of the test part, with the arm they stand for here and their setting as columns.
+
+    Where the hyper-parameters of an arm were selected, ``selection`` says so.
+    """
+    mine = prepared.plan.rows.filter((pl.col("phase") != "tuning").fill_null(True)).select("evaluation", "arm", "draw")
     found = prepared.store.records().drop("arm").join(mine, on="evaluation", how="inner", maintain_order="right")
-    return plans.flatten(found)
+    draws = prepared.sweep.tune.draws if prepared.sweep.tune else 0
+    told = {rule: tunings.selected(rule, draws) for rule in found["selection"].unique()}
+    tuned = pl.when(pl.col("draw").is_not_null()).then(pl.col("selection").replace(told)).otherwise("selection")
+    return plans.flatten(found.with_columns(selection=tuned).drop("draw"))
+
+
+def tuning(prepared: Prepared) -> pl.DataFrame:
+    """What was tried, one row a fit that is tuned, by arm, fold and axes in the order of the draws.
+
+    Returns:
+        ``arm``, ``task``, ``protocol``, ``fold``, what else varies by its key, ``draw``, every value drawn by its key (null where an
+        arm has no such key), ``score`` on the validation part, ``state`` (pending, running, done, failed), ``why`` it failed,
+        ``epochs`` and ``seconds`` of all its stages (null where one is not there), ``chosen``, ``fit`` (of its last stage).
+    """
+    store, tries = prepared.store, prepared.plan.tries
+    seconds: dict[str, float | None] = {}
+    for fit in {fit for fits in tries["fits"] for fit in fits}:
+        seconds[fit] = (store.fit(fit) or {}).get("seconds")
+    rows = []
+    for row in tries.iter_rows(named=True):
+        spent = [seconds[fit] for fit in row["fits"]]
+        done = row["score"] is not None
+        running = not done and row["left_out"] is None and any(map(store.running, row["fits"]))
+        rows.append(
+            {name: row[name] for name in ("arm", "task", "protocol", "fold")}
+            | {f"axis {key}": value for key, value in json.loads(row["axes"]).items()}
+            | {"draw": row["draw"]}
+            | {f"value {key}": value for key, value in json.loads(row["values"]).items()}
+            | {"score": row["score"], "state": "done" if done else "failed" if row["left_out"] else "running" if running else "pending"}
+            | {"why": row["left_out"], "epochs": sum(row["epochs"])}
+            | {"seconds": None if None in spent else sum(filter(None, spent)), "chosen": row["chosen"], "fit": row["fits"][-1]}
+        )
+    fixed = {name: plans.TRIES[name] for name in ("arm", "task", "protocol", "fold", "draw", "score", "chosen")}
+    types = fixed | {"state": pl.String, "why": pl.String, "epochs": pl.Int64, "seconds": pl.Float64, "fit": pl.String}
+    axes, values = (
+        [name for name in dict.fromkeys(key for row in rows for key in row) if name.startswith(kind)] for kind in ("axis ", "value ")
+    )
+    order = ["arm", "task", "protocol", "fold", *axes, "draw", *values, "score", "state", "why", "epochs", "seconds", "chosen", "fit"]
+    columns = [_column(name, [row.get(name) for row in rows], types.get(name)) for name in order]
+    return pl.DataFrame(columns)
+
+
+def _column(name: str, values: list[Any], dtype: Any) -> pl.Series:
+    """A column by its key; where values of several kinds stand in it, all as text."""
+    known = [value for value in values if value is not None]
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+    if dtype is None and not numbers and len(set(map(type, known))) > 1:
+        values = [None if value is None else str(value) for value in values]
+    return pl.Series(name.removeprefix("axis ").removeprefix("value "), values, dtype=dtype, strict=False)
+
+
+def budget(prepared: Prepared) -> pl.DataFrame:
+    """What every tuned arm may spend: ``arm``, ``draws``, ``tuning_fits`` and their ``tuning_epochs`` in all, ``refits``.
+
+    A stage that several draws share (nothing of it is drawn) counts once.
+    """
+    tries = prepared.plan.tries
+    spent = (
+        tries.select("arm", "fits", "epochs")
+        .explode("fits", "epochs")
+        .unique(maintain_order=True)
+        .group_by("arm")
+        .agg(pl.col("epochs").sum())
+    )
+    refits = prepared.plan.rows.filter(phase="refit").group_by("arm").agg(refits=pl.struct("fold", "seed", "task").n_unique())
+    return (
+        tries.group_by("arm", maintain_order=True)
+        .agg(draws=pl.col("draw").n_unique(), tuning_fits=pl.col("fits").list.last().n_unique())
+        .join(spent, on="arm", maintain_order="left")
+        .join(refits, on="arm", how="left", maintain_order="left")
+        .rename({"epochs": "tuning_epochs"})
+    )
 
 
 def state(prepared: Prepared) -> pl.DataFrame:
-    """The plan's rows with ``state`` (done, stale, running, pending, failed, impossible) and ``why``."""
+    """The plan's rows with ``state`` (done, stale, running, pending, waiting, failed, impossible) and ``why``."""
     plan, store = prepared.plan, prepared.store
     known = store.records().select("evaluation", "provenance", "score")
     stale = stale_provenance(store, known["provenance"].unique())
@@ -132,8 +240,8 @@ def state(prepared: Prepared) -> pl.DataFrame:
         .join(failures.rename({"name": "fit", "error": "fit_error"}), on="fit", how="left", maintain_order="left")
         .with_columns(error=pl.coalesce("error", "fit_error"))
         .with_columns(
-            state=pl.when(pl.col("why_not").is_not_null())
-            .then(pl.lit("impossible"))
+            state=pl.when(pl.col("stand").is_not_null())
+            .then("stand")
             .when(pl.col("provenance").is_in(stale))
             .then(pl.lit("stale"))
             .when(pl.col("provenance").is_not_null())
@@ -145,8 +253,24 @@ def state(prepared: Prepared) -> pl.DataFrame:
             .otherwise(pl.lit("pending"))
         )
         .with_columns(why=pl.coalesce("why_not", pl.when(pl.col("state") == "failed").then("error")).fill_null(""))
-        .drop("why_not", "error", "fit_error", "provenance")
+        .drop("why_not", "stand", "error", "fit_error", "provenance")
     )
+
+
+def summary(state: pl.DataFrame, fits: pl.Expr) -> pl.DataFrame:
+    """The rows of :func:`state` counted, by arm and, where any is tuned, phase; draws that failed stand together, with the first reason."""
+    phases = ["phase"] if state["phase"].is_not_null().any() else []
+    drawn = (pl.col("phase") == "tuning").fill_null(False) & (pl.col("state") == "failed")
+    first = pl.when(drawn).then(pl.col("why").first().over("arm", "phase", "state")).otherwise("why")
+    counted = state.with_columns(why=first, phase=pl.col("phase").fill_null("")).group_by(
+        "arm", "phase", "state", "why", maintain_order=True
+    )
+    return counted.agg(evaluations=pl.len(), fits=fits).select("arm", *phases, "state", "evaluations", "fits", "why")
+
+
+def failed(state: pl.DataFrame) -> pl.DataFrame:
+    """The rows of :func:`state` that failed, but for single draws: these are left out of the choice, and no failure of the sweep."""
+    return state.filter(pl.col("state") == "failed", (pl.col("phase") != "tuning").fill_null(True))
 
 
 def stale_provenance(store: Store, addresses: Iterable[str]) -> list[str]:
@@ -169,20 +293,26 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
     """What running the rest would cost, from fits of the same stage that the store holds.
 
     Returns:
-        ``fits``, ``evaluations`` still to do, and ``seconds`` of one worker (None where no such fit was ever timed).
+        ``fits``, ``evaluations`` still to do, and ``seconds`` of one worker (None where no such fit was ever timed). Refits whose draw
+        is not known yet are counted by the stages of their draws.
     """
     pending = prepared.plan.pending(prepared.store)
     jobs = missing_jobs(prepared.plan, pending, prepared.store)
     timed: dict[str, list[float]] = {}
     for known in prepared.store.fits():
         timed.setdefault(known["stage"], []).append(known["seconds"])
-    todo = [job.stages[-1] for job in jobs.values() if job.stages and prepared.store.fit(job.name) is None]
-    seconds = [sorted(timed[spec.name])[len(timed[spec.name]) // 2] for spec in todo if spec.name in timed]
+    todo = [job.stages[-1].name for job in jobs.values() if job.stages and prepared.store.fit(job.name) is None]
+    waiting = prepared.plan.rows.filter(stand="waiting")
+    drawn = dict(prepared.plan.tries.select("arm", pl.col("fits").list.last()).unique("arm", maintain_order=True).iter_rows())
+    for (arm,) in waiting.select("arm", "fold", "seed", "task").unique(maintain_order=True).select("arm").iter_rows():
+        todo += [spec.name for spec in prepared.plan.jobs[drawn[arm]].stages]
+    left = pending.height + waiting.height
+    seconds = [sorted(timed[name])[len(timed[name]) // 2] for name in todo if name in timed]
     whole = sum(seconds) if len(seconds) == len(todo) else None
     known_evaluations = prepared.store.records()["seconds"].median()
     if whole is not None and isinstance(known_evaluations, float):
-        whole += known_evaluations * pending.height
-    return {"fits": len(todo), "evaluations": pending.height, "seconds": whole}
+        whole += known_evaluations * left
+    return {"fits": len(todo), "evaluations": left, "seconds": whole}
 
 
 def _first_arm(sweep: Sweep) -> list[str]:
@@ -223,5 +353,6 @@ def progress_bar(what: str, say: Say) -> Iterator[Callable[[int, int, str], None
 
 def interrupted(prepared: Prepared) -> RequestError:
     """What to say after Ctrl-C."""
-    left = prepared.plan.pending(prepared.store).height
+    prepared = planned_again(prepared) if prepared.sweep.tune else prepared
+    left = prepared.plan.pending(prepared.store).height + prepared.plan.rows.filter(stand="waiting").height
     return RequestError(f"stopped: {left} evaluations are left, all others are kept", remedy=f"go on with: {prepared.command}")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from harness.sweep import Prepared
 
 
+LONG = 24
+"""Rows from which on the table of what was chosen is for the page and not for the terminal."""
+
+
 def carry_out(
     name: str | None, overrides: Sequence[str], *, extra: Sequence[Path], dry_run: bool, format: str, output: Path | None
 ) -> None:
@@ -37,19 +41,20 @@ def carry_out(
         _show_plan(prepared, format, output)
         return
     try:
-        complete = sweep.run(prepared, say=say)
+        prepared = sweep.run(prepared, say=say)
     except KeyboardInterrupt:
         raise sweep.interrupted(prepared) from None
     for board in boards.gather(prepared):
         _show_board(board, format, output)
-    if not complete:
-        state = sweep.state(prepared).filter(state="failed")
+    if not sweep.complete(prepared):
+        state = sweep.failed(sweep.state(prepared))
         for (arm, why), rows in state.group_by("arm", "why", maintain_order=True):
             say(f"failed: {arm}: {rows.height} evaluations: {why}")
         raise typer.Exit(1)
 
 
 def _show_board(board: Gathered, format: str, output: Path | None) -> None:
+    from harness.boards import CHOSEN
     from harness.publish.tables import readable, render
 
     person = format in ("table", "markdown", "latex")
@@ -57,6 +62,9 @@ def _show_board(board: Gathered, format: str, output: Path | None) -> None:
     show(shown, format=format, output=output, title=board.board.title, notes=(*board.board.legend, *board.extra.notes))
     if person and output is None:
         for name, frame in board.extra.tables.items():
+            if name == CHOSEN and frame.height > LONG:
+                sys.stdout.write(f"\n{name}: {frame.height} choices, in {name.replace(' ', '_')}.csv\n")
+                continue
             sys.stdout.write("\n" + str(render(frame, format, title=name)))
         for path in board.written:
             say(f"written: {path}")
@@ -65,23 +73,23 @@ def _show_board(board: Gathered, format: str, output: Path | None) -> None:
 def _show_plan(prepared: Prepared, format: str, output: Path | None) -> None:
     import polars as pl
 
-    from harness import plan, sweep
+    from harness import boards, plan, sweep
 
     state = sweep.state(prepared)
     if format != "table":
         show(plan.flatten(state), format=format, output=output)
         return
-    summary = state.group_by("arm", "state", "why", maintain_order=True).agg(
-        evaluations=pl.len(),
-        fits=pl.col("fit").filter(pl.col("fit").is_in([job.name for job in prepared.plan.jobs.values() if job.stages])).n_unique(),
-    )
+    trained = [job.name for job in prepared.plan.jobs.values() if job.stages]
+    refits = pl.struct("fold", "seed", "task").filter(pl.col("fit").is_null()).n_unique()  # which have no name yet
+    fits = pl.col("fit").filter(pl.col("fit").is_in(trained)).n_unique() + refits
     cost = sweep.estimate(prepared)
     seconds = "no fit like these was timed yet" if cost["seconds"] is None else f"about {cost['seconds']:.0f} s of one worker"
-    notes = (f"To run: {cost['fits']} fits (stages that arms share are counted once) and {cost['evaluations']} evaluations; {seconds}.",)
-    show(
-        summary.select("arm", "state", "evaluations", "fits", "why"),
-        format=format,
-        output=output,
-        title=f"Plan of {prepared.sweep.name}",
-        notes=notes,
+    notes: tuple[str, ...] = (
+        f"To run: {cost['fits']} fits (stages that arms share are counted once) and {cost['evaluations']} evaluations; {seconds}.",
     )
+    budget = sweep.budget(prepared)
+    notes = (*notes, *([boards.budgets(budget)] if budget.height else []))
+    show(sweep.summary(state, fits), format=format, output=output, title=f"Plan of {prepared.sweep.name}", notes=notes)
+    if budget.height and output is None:
+        sys.stdout.write("\n")
+        show(budget, format=format, output=output, title="Budget of tuning")

@@ -26,7 +26,7 @@ def export(
 
     KEY=VALUE sets a key of the task that its format depends on: task.layout=per_video, say.
     """
-    from harness import config, plan
+    from harness import config, plan, tuning
     from harness.samples import Problems
     from harness.store import Store, write_atomically
 
@@ -36,6 +36,9 @@ def export(
     known = store.provenance(record["provenance"])
     if not known:
         raise RequestError(f"the provenance of {evaluation} is gone", where="harness export", remedy="run its sweep again")
+    if str(record["protocol"]).endswith(tuning.ON_VALIDATION):
+        what = f"{evaluation} is of the validation part, by which hyper-parameters were chosen"
+        raise RequestError(what, where="harness export", remedy="give an evaluation of the test part: see `harness list evaluations`")
     if order is not None and not order.is_file():
         raise RequestError(f"no such file: {order}", where="--order", remedy="give the sample file of the challenge")
     problems = Problems()

@@ -26,7 +26,7 @@ def leaderboard(
     from harness.store import Store
 
     store = Store(output_dir / "store")
-    known = sorted(set(store.records()["task"]))
+    known = sorted(set(boards.tested(store.records())["task"]))
     if not known:
         raise RequestError(f"no records in {store.root}", where="--output-dir", remedy="run a sweep first, or name another folder")
     if task is not None and task not in known:

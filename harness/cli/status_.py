@@ -52,6 +52,6 @@ def status(
     if format != "table":
         show(plan.flatten(state), format=format, output=output)
     else:
-        summary = state.group_by("arm", "state", "why", maintain_order=True).agg(evaluations=pl.len(), fits=pl.col("fit").n_unique())
-        show(summary.select("arm", "state", "evaluations", "fits", "why"), format=format, output=output, title=f"Sweep {name}")
-    return 1 if (state["state"] == "failed").any() else 0
+        fits = pl.col("fit").drop_nulls().n_unique()
+        show(sweep.summary(state, fits), format=format, output=output, title=f"Sweep {name}")
+    return 1 if sweep.failed(state).height else 0

@@ -24,7 +24,7 @@ def page(
     primary: str,
     command: str,
     synthetic: bool,
-    curve: bytes | None = None,
+    figures: Mapping[str, bytes] | None = None,
     tables: Mapping[str, pl.DataFrame] | None = None,
     notes: Sequence[str] = (),
     provenance: Mapping[str, object] | None = None,
@@ -38,7 +38,7 @@ def page(
         primary: The metric that ranks.
         command: What one types to make the same table.
         synthetic: Says so above everything where the data are made up.
-        curve: SVG of ``curve.label_efficiency``.
+        figures: SVGs, by their headings.
         tables: More tables, by their headings.
         notes: Protocol, dataset, licence, what the columns of the tables mean: a paragraph each.
         provenance: Commit, versions, hardware: name → value.
@@ -48,8 +48,8 @@ def page(
         parts.append(f"<p class=banner role=note>{_SYNTHETIC}</p>")
     parts.append(_table(readable(table), "Leaderboard", muted=table["control"].to_list()))
     parts.append("<ul class=legend>" + "".join(f"<li>{escape(line)}</li>" for line in legend(table, primary=primary)) + "</ul>")
-    if curve is not None:
-        parts.append(f"<h2>Score over labelled frames</h2><figure>{_inline(curve, 'Score over labelled frames a clip')}</figure>")
+    for name, svg in (figures or {}).items():
+        parts.append(f"<h2>{escape(name)}</h2><figure>{_inline(svg, name)}</figure>")
     for name, more in (tables or {}).items():
         heading = name[:1].upper() + name[1:]
         parts.append(f"<h2>{escape(heading)}</h2>{_table(more, heading)}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import polars as pl
 
 from harness.leaderboard import efficiency
 from harness.publish.tables import legend, number, readable, render
-from harness.store import write_atomically
+from harness.store import Store, write_atomically
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,57 @@ class Board:
 
 
 @dataclass(frozen=True)
+class Study:
+    """What a report may look into beside the table.
+
+    Attributes:
+        records: Of the table's evaluations, columns as in ``store.RECORD``, and their settings as columns; ``arm`` as in the table.
+        units: Their sums (``store.units``).
+        tuning: What was tried for these arms (``sweep.tuning``); empty where nothing is tuned.
+        store: Where their fits are.
+    """
+
+    records: pl.DataFrame
+    units: pl.DataFrame
+    tuning: pl.DataFrame
+    store: Store
+
+    def fit(self, fit: str) -> dict[str, Any]:
+        """What is known of a fit (``fit.json``: ``config``, ``weighting``, ``trainer``, ``previous`` …); empty where nothing is trained."""
+        return self.store.fit(fit) or {}
+
+    def history(self, fit: str) -> list[dict[str, Any]]:
+        """What a fit reported, one entry an epoch; empty where nothing is trained, or its file is gone."""
+        try:
+            known: list[dict[str, Any]] = json.loads((self.store.fit_folder(fit) / "history.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return known
+
+
+@dataclass(frozen=True)
 class Extra:
-    """What a report adds to the table: tables of its own, and figures by file name."""
+    """What a report adds to the table.
+
+    Attributes:
+        tables: By their names.
+        figures: By file name; every SVG is on the page.
+        notes: Below the table.
+        headings: File name of an SVG → its heading on the page; without one, its file name in words.
+    """
 
     tables: Mapping[str, pl.DataFrame]
     figures: Mapping[str, bytes]
     notes: tuple[str, ...] = ()
+    headings: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self) -> dict[str, bytes]:
+        """The figures of the page by their headings."""
+        words = {name: name.rpartition(".")[0].replace("_", " ") for name in self.figures if name.endswith(".svg")}
+        return {self.headings.get(name, text[:1].upper() + text[1:]): self.figures[name] for name, text in words.items()}
 
 
-def label_efficiency(board: Board) -> Extra:
+def label_efficiency(board: Board, study: Study) -> Extra:
     """Score against labelled frames: the curve, the area under it, and the budget at which it meets the fully labelled control.
 
     That control is the best one without support: a linear probe, say, trained on every label of the training clips and on none of
@@ -71,7 +114,8 @@ def label_efficiency(board: Board) -> Extra:
         level = f"{name} without support ({number(reference)}), which is trained on every label of the training clips"
         told = (f"meets: the share of a clip's frames to label at which a method first reaches {level}.",)
     area = "area: mean score over log2 of the labelled frames a clip, by trapezoids."
-    return Extra({"label efficiency": areas}, {f"label_efficiency.{kind}": data for kind, data in figures.items()}, (area, *told))
+    headings = {"label_efficiency.svg": "Score over labelled frames"}
+    return Extra({"label efficiency": areas}, {f"label_efficiency.{kind}": data for kind, data in figures.items()}, (area, *told), headings)
 
 
 def _every_anchor(table: pl.DataFrame) -> pl.DataFrame:
@@ -105,7 +149,7 @@ def write(board: Board, extra: Extra, folder: Path) -> list[Path]:
             primary=board.primary,
             command=board.facts["command"],
             synthetic=board.facts["synthetic"],
-            curve=next((data for name, data in extra.figures.items() if name.endswith(".svg")), None),
+            figures=extra.shown(),
             tables=extra.tables,
             notes=(*board.notes, *extra.notes),
             provenance=board.facts["provenance"],

@@ -1,4 +1,4 @@
-"""Pictures of how losses are weighed: their weights over training, and the score against what it cost."""
+"""What a comparison of loss weightings shows: gains over the plain sum and what pays for them, costs, and the weights over training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from harness.errors import RequestError
+from harness.leaderboard import against
+from harness.metrics import higher_is_better
+from harness.publish.report import Board, Extra, Study
+from harness.publish.tables import p_value, with_interval
 
 if TYPE_CHECKING:
-    import polars as pl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -21,6 +26,129 @@ _MANY = "#8c8c8c"
 _MOST = 32.0
 _FONTS: Any = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "harness", "svg.fonttype": "path"}
 _ACROSS = 4
+
+
+GAINS, COST = "over the plain sum", "what it costs"
+
+
+def report(board: Board, study: Study, *, reference: str = "equal", parts: Sequence[str] = ()) -> Extra:
+    """The report of a sweep over weightings.
+
+    Args:
+        board: Its table.
+        study: Its records and fits.
+        reference: The arm to beat. Where axes make several of it (``equal task``, ``equal output``), the one that was best on
+            validation, or, where nothing was tuned, the first of the table.
+        parts: Metrics that the score is made of, in which a gain may be paid for.
+
+    Returns:
+        The tables :data:`GAINS` and :data:`COST`, and two pictures. Arms that train nothing are in none of them.
+    """
+    order = board.table["arm"].unique(maintain_order=True).to_list()
+    fits = _fits(study)
+    trained = [arm for arm in order if arm in set(fits["arm"])]
+    plain = _reference(trained, study.tuning, reference, higher=higher_is_better(board.primary))
+    metrics = [board.primary, *parts]
+    records = study.records.filter(pl.col("arm").is_in(trained))
+    gains = against(records, study.units, plain, metrics, higher_is_better=[higher_is_better(metric) for metric in metrics])
+    cost = _cost(fits, plain, trained)
+    score = board.table.select("arm", "score", "lo", "hi").unique("arm", keep="first", maintain_order=True)
+    points = cost.select("arm", cost="time").join(score, on="arm", how="left", maintain_order="left")
+    points = points.with_columns(reference=pl.col("arm") == plain)
+    note = " ".join(board.notes[:1])
+    pictures = {
+        "weights_over_training": over_training(_weights(fits, study, trained), title=f"Weights of {board.title}", note=note),
+        "score_against_cost": against_cost(
+            points, title=f"Cost of {board.title}", score=board.primary, cost=f"time of an epoch, times that of {plain}", note=note
+        ),
+    }
+    return Extra(
+        tables={GAINS: _gains(gains, trained, plain, metrics), COST: cost},
+        figures={f"{name}.{kind}": data for name, made in pictures.items() for kind, data in made.items()},
+        notes=(
+            f"{GAINS}: gains over {plain}, paired, with 95 % intervals over subjects and p with Holm's correction; trade: the "
+            "parts that are surely gained (+) or lost (-), whose intervals do not hold 0.",
+            f"{COST}: medians over fits, of an epoch's time and of the most memory, over those of {plain}; wall time of a machine that "
+            "trained others beside it.",
+            "Weights over training: what each loss, or its gradient, was multiplied with, over the mean of all; bands are the extremes of "
+            "the fits.",
+        ),
+        headings={"weights_over_training.svg": "Weights over training", "score_against_cost.svg": "Score against cost"},
+    )
+
+
+def _fits(study: Study) -> pl.DataFrame:
+    """The fits under the records that trained something: ``arm``, ``fit``, ``epochs``, ``seconds``, ``peak_memory``."""
+    rows = []
+    for arm, fit in study.records.select("arm", "fit").unique(maintain_order=True).iter_rows():
+        known = study.fit(fit)
+        if known:
+            rows.append((arm, fit, known["epochs"], known["seconds"], known["peak_memory"]))
+    schema = {"arm": pl.String, "fit": pl.String, "epochs": pl.Int64, "seconds": pl.Float64, "peak_memory": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _reference(trained: Sequence[str], tuning: pl.DataFrame, reference: str, *, higher: bool) -> str:
+    named = [arm for arm in trained if arm == reference or arm.startswith(f"{reference} ")]
+    if not named:
+        raise RequestError(f"no arm is called {reference!r}", where="report.reference", remedy=f"choose from {', '.join(trained)}")
+    if tuning.height:
+        chosen = tuning.filter(pl.col("arm").is_in(named) & pl.col("chosen"))
+        means = (
+            chosen.group_by("arm", maintain_order=True).agg(pl.col("score").mean()).sort("score", descending=higher, maintain_order=True)
+        )
+        named = means["arm"].to_list() or named
+    return named[0]
+
+
+def _gains(gains: pl.DataFrame, trained: Sequence[str], plain: str, metrics: Sequence[str]) -> pl.DataFrame:
+    """Readable: an arm a row, in the order of the table; all text."""
+    of = {(row["arm"], row["metric"]): row for row in gains.to_dicts()}
+    rows = []
+    for arm in trained:
+        if arm == plain:
+            rows.append({"method": arm, "gain": "the plain sum", "p": "", **dict.fromkeys(metrics[1:], ""), "trade": ""})
+            continue
+        first, *others = (of[arm, metric] for metric in metrics)
+        sure = ["+ " + row["metric"] for row in others if row["lo"] is not None and row["lo"] > 0]
+        sure += ["- " + row["metric"] for row in others if row["hi"] is not None and row["hi"] < 0]
+        shown = {row["metric"]: with_interval(row["gain"], row["lo"], row["hi"], sign=True) for row in others}
+        gain = with_interval(first["gain"], first["lo"], first["hi"], sign=True)
+        rows.append({"method": arm, "gain": gain, "p": p_value(first["p"]), **shown, "trade": ", ".join(sure)})
+    return pl.DataFrame(rows)
+
+
+def _cost(fits: pl.DataFrame, plain: str, trained: Sequence[str]) -> pl.DataFrame:
+    """``arm``, ``time`` and ``memory`` over the plain sum's, ``seconds`` of an epoch, ``fits``; the cheapest first."""
+    medians = fits.group_by("arm").agg(
+        seconds=(pl.col("seconds") / pl.col("epochs")).median(), memory=pl.col("peak_memory").median(), fits=pl.len()
+    )
+    of_plain = medians.filter(arm=plain)
+    return (
+        medians.select(
+            "arm",
+            time=pl.col("seconds") / of_plain["seconds"][0],
+            memory=pl.col("memory") / of_plain["memory"][0],
+            seconds="seconds",
+            fits="fits",
+        )
+        .filter(pl.col("arm").is_in(trained))
+        .sort("time", "arm")
+    )
+
+
+def _weights(fits: pl.DataFrame, study: Study, trained: Sequence[str]) -> pl.DataFrame:
+    """Long: ``arm``, ``fit``, ``epoch``, ``loss``, ``weight``, arms in the order of the table."""
+    rows = [
+        (arm, fit, int(entry["epoch"]), name.removeprefix("weight/"), float(value))
+        for arm in trained
+        for fit in fits.filter(arm=arm)["fit"]
+        for entry in study.history(fit)
+        for name, value in entry.items()
+        if name.startswith("weight/")
+    ]
+    schema = {"arm": pl.String, "fit": pl.String, "epoch": pl.Int64, "loss": pl.String, "weight": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def over_training(weights: pl.DataFrame, *, title: str, note: str = "") -> dict[str, bytes]:
@@ -40,7 +168,6 @@ def over_training(weights: pl.DataFrame, *, title: str, note: str = "") -> dict[
         RequestError: No arm has weights.
     """
     import matplotlib
-    import polars as pl
     from matplotlib.figure import Figure
 
     if weights.is_empty():

@@ -59,7 +59,7 @@ def written() -> str:
         primary="ccc",
         command="harness sweep support_size scale=demo && echo '</code><script>document.title=\"taken\"</script>'",
         synthetic=True,
-        curve=curve,
+        figures={"Score over labelled frames": curve, f"Again {EVIL}": curve},
         tables={"label efficiency": areas},
         notes=["Protocol no_support_scored.", EVIL],
         provenance={"commit": "0" * 40, EVIL: EVIL, "fingerprint": "f" * 300},
@@ -137,8 +137,10 @@ def test_empty_cells_stay_last_either_way(opened) -> None:  # type: ignore[no-un
 def test_the_page_is_never_wider_than_the_screen_and_its_figure_is_seen(opened) -> None:  # type: ignore[no-untyped-def]
     wide, screen = opened.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert wide <= screen
-    figure = opened.locator("figure svg").bounding_box()
-    assert figure["height"] > 150
+    assert opened.locator("figure svg").count() == 2
+    assert opened.locator("h2", has_text="Again").text_content() == f"Again {EVIL}"
+    for figure in opened.locator("figure svg").all():
+        assert figure.bounding_box()["height"] > 150
     assert opened.get_by_text("Synthetic data").is_visible()
     opened.locator("summary").click()
     wide, screen = opened.evaluate("[document.documentElement.scrollWidth, innerWidth]")

@@ -107,6 +107,26 @@ def test_one_fit_that_fails_stops_no_other_and_says_why(harness: Run, tmp_path: 
     assert "failed" in status.stdout
 
 
+def test_a_tuned_sweep_runs_its_draws_then_its_refits_and_what_diverges_fails_alone(harness: Run, tmp_path: Path) -> None:
+    done = harness(*toy(tmp_path, name="toy_tuned"))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "tuning: 9 fits" in done.stderr
+    assert "refitting: 4 fits" in done.stderr
+    assert "failed: broken: 2 evaluations: none of its 3 draws can be chosen" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    store = Store(tmp_path / "store")
+    by_arm = {arm: (rows.height, *sorted(set(rows["seed"]))) for (arm,), rows in store.records().group_by("arm")}
+    assert by_arm == {"toy": (5, 0, 1, 100), "flaky": (4, 0, 1, 100), "mean_label": (1, 0)}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    again = harness(*toy(tmp_path, name="toy_tuned"))
+    assert (again.returncode, again.stdout) == (1, done.stdout)
+    assert "to run" not in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+    more = harness(*toy(tmp_path, "tune.draws=4", "arms=toy", name="toy_tuned"))
+    assert more.returncode == 0, more.stderr
+    assert "tuning: 1 fits and 1 evaluations to run" in more.stderr, "the first draws of four are those of three"
+
+
 def test_two_workers_score_as_one_within_tolerance(harness: Run, undisturbed: Path, tmp_path: Path) -> None:
     done = harness(*toy(tmp_path, "arms=toy", "fold=0", "seed=0", "trainer.resources.workers=2"))
     assert done.returncode == 0, done.stderr
