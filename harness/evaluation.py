@@ -270,11 +270,11 @@ class Ready:
         found = retrieval.nearest(self.encode(self.bench.test, "test"), samples["clip"].to_numpy())
         return samples["subject"].gather(pl.Series(found).replace(-1, None))
 
-    def _ask(self, data: Data, part: str, support: np.ndarray, labels: pl.DataFrame, setting: Setting) -> dict[str, np.ndarray]:
-        """What the baseline predicts of some samples without labels, given those of the support."""
+    def query(self, data: Data, part: str, support: np.ndarray, labels: pl.DataFrame, setting: Setting) -> Query:
+        """Some samples without labels, and those of the support, as the baseline sees them."""
         task = self.bench.task
         numeric = [target for target in task.info.targets if target != "expression"]
-        query = Query(
+        return Query(
             test=data,
             support=support,
             labels={target: labels[target].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for target in numeric},
@@ -287,8 +287,17 @@ class Ready:
             encoder=self.encode,
             part=part,
         )
+
+    def pictures(self, setting: Setting) -> dict[str, bytes]:
+        """What the baseline draws of the test part without its labels, by the name of the file."""
+        nothing = np.zeros(self.bench.test.samples.height, dtype=bool)
         with torch.inference_mode():
-            return self.baseline.predict(query)
+            return self.baseline.pictures(self.query(self.bench.test, "test", nothing, self.bench.targets, setting))
+
+    def _ask(self, data: Data, part: str, support: np.ndarray, labels: pl.DataFrame, setting: Setting) -> dict[str, np.ndarray]:
+        """What the baseline predicts of some samples without labels, given those of the support."""
+        with torch.inference_mode():
+            return self.baseline.predict(self.query(data, part, support, labels, setting))
 
     def _at_thresholds(self, predicted: Mapping[str, np.ndarray], setting: Setting) -> dict[str, np.ndarray]:
         """The probabilities of action units, moved so that 0.5 is the threshold that is best on the validation part.
