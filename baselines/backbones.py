@@ -1,7 +1,8 @@
-"""Backbones: a small convolutional net, and any vision model of ``transformers``. Frames in [0, 1] go in, embeddings come out."""
+"""Backbones: a small convolutional net, and any vision model of ``transformers``. Frames in [0, 1] go in, embeddings or maps come out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,17 +13,18 @@ from torch import Tensor, nn
 from harness.errors import RequestError, did_you_mean
 
 
-def build(config: Mapping[str, Any], *, channels: int, dim: int = 256) -> nn.Module:
+def build(config: Mapping[str, Any], *, channels: int, dim: int | None = 256) -> nn.Module:
     """A new backbone.
 
     Args:
         config: ``name`` (``conv`` or ``transformers``) and the options of :class:`Conv` or :class:`Pretrained`.
         channels: Of the frames, 1 or 3.
-        dim: Of the embedding.
+        dim: Of the embedding; None for a backbone that has none and is asked for its maps alone.
 
     Returns:
-        A module from ``(b, channels, height, width)`` in [0, 1] to ``(b, dim)``. What it does with one frame does not
-        depend on the others, as long as the model has no batch normalisation of its own.
+        A module from ``(b, channels, height, width)`` in [0, 1] to ``(b, dim)``. Its method ``maps`` gives the last feature map before
+        that, ``(b, map_width, rows, columns)``. What it does with one frame does not depend on the others, as long as the model has no
+        batch normalisation of its own.
 
     Raises:
         RequestError: An unknown name or option, or weights that are not there.
@@ -50,12 +52,12 @@ class Conv(nn.Module):
 
     Args:
         channels: Of the frames.
-        dim: Of the embedding.
+        dim: Of the embedding; None for none.
         widths: Channels of the blocks.
-        grid: Cells a side that the last map is averaged over.
+        grid: Cells a side that the last map is averaged over for the embedding.
     """
 
-    def __init__(self, *, channels: int, dim: int, widths: Sequence[int] = (8, 24, 48, 64), grid: int = 3) -> None:
+    def __init__(self, *, channels: int, dim: int | None, widths: Sequence[int] = (8, 24, 48, 64), grid: int = 3) -> None:
         super().__init__()
         if not widths or any(not isinstance(width, int) or width < 1 for width in widths):
             raise RequestError(f"widths {list(widths)}", where="backbone.widths", remedy="give one or more whole numbers from 1")
@@ -63,15 +65,20 @@ class Conv(nn.Module):
         for before, width in zip((channels, *widths), widths, strict=False):
             blocks += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.GroupNorm(width, width), nn.ReLU(), nn.MaxPool2d(2)]
         self.blocks = nn.Sequential(*blocks[:-1])
-        self.grid = grid
-        self.embedding = nn.Linear(widths[-1] * grid**2, dim)
+        self.grid, self.map_width = grid, widths[-1]
+        self.embedding = None if dim is None else nn.Linear(widths[-1] * grid**2, dim)
 
     def forward(self, frames: Tensor) -> Tensor:
+        assert self.embedding is not None
+        embedding: Tensor = self.embedding(F.adaptive_avg_pool2d(self.maps(frames), self.grid).flatten(1))
+        return embedding
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """``(b, map_width, rows, columns)``, a row of every ``2 ** (blocks - 1)`` pixels."""
         centred = frames - frames.mean((1, 2, 3), keepdim=True)
         centred = centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
-        maps = self.blocks(centred.contiguous(memory_format=torch.channels_last))
-        embedding: Tensor = self.embedding(F.adaptive_avg_pool2d(maps, self.grid).flatten(1))
-        return embedding
+        maps: Tensor = self.blocks(centred.contiguous(memory_format=torch.channels_last))
+        return maps
 
 
 class Pretrained(nn.Module):
@@ -82,7 +89,7 @@ class Pretrained(nn.Module):
 
     Args:
         channels: Of the frames.
-        dim: Of the embedding.
+        dim: Of the embedding; None for none.
         model: A name on the Hugging Face hub or a local folder; None to build the model from ``config`` alone.
         pretrained: Take the model's weights, not only its configuration.
         config: Changes to the model's configuration; with ``model: null`` its ``model_type`` and sizes.
@@ -94,7 +101,7 @@ class Pretrained(nn.Module):
         self,
         *,
         channels: int,
-        dim: int,
+        dim: int | None,
         model: str | None = None,
         pretrained: bool = True,
         config: Mapping[str, Any] | None = None,
@@ -120,9 +127,10 @@ class Pretrained(nn.Module):
         side = self.size or 64
         with torch.no_grad():
             training, _ = self.network.training, self.network.eval()
-            width = self._pooled(torch.zeros(1, channels, side, side)).shape[1]
+            output = self._output(torch.zeros(1, channels, side, side))
             self.network.train(training)
-        self.embedding = nn.Linear(width, dim)
+        self.map_width = self._map(output).shape[1]
+        self.embedding = None if dim is None else nn.Linear(_pooled(output).shape[1], dim)
 
     mean: Tensor
     std: Tensor
@@ -134,18 +142,45 @@ class Pretrained(nn.Module):
         return self
 
     def forward(self, frames: Tensor) -> Tensor:
-        embedding: Tensor = self.embedding(self._pooled(frames))
+        assert self.embedding is not None
+        embedding: Tensor = self.embedding(_pooled(self._output(frames)))
         return embedding
 
-    def _pooled(self, frames: Tensor) -> Tensor:
+    def maps(self, frames: Tensor) -> Tensor:
+        """``(b, map_width, rows, columns)`` of the last layer.
+
+        The tokens of a transformer are its patches in their places, without the class token and its like, which stand before them. Where
+        no grid fits their number, they are one row.
+        """
+        return self._map(self._output(frames))
+
+    def _output(self, frames: Tensor) -> Any:
         if self.size and frames.shape[2:] != (self.size, self.size):
             frames = F.interpolate(frames, (self.size, self.size), mode="bilinear", antialias=True)
-        output = self.network(pixel_values=(frames.expand(-1, self.channels, -1, -1) - self.mean) / self.std)
-        pooled: Tensor | None = getattr(output, "pooler_output", None)
-        if pooled is None:
-            last: Tensor = output.last_hidden_state
-            pooled = last.mean(1) if last.dim() == 3 else last.mean((2, 3))  # tokens, or a map
-        return pooled.flatten(1)
+        return self.network(pixel_values=(frames.expand(-1, self.channels, -1, -1) - self.mean) / self.std)
+
+    def _map(self, output: Any) -> Tensor:
+        last: Tensor = output.last_hidden_state
+        if last.dim() == 4:
+            return last
+        n, patch = last.shape[1], getattr(self.network.config, "patch_size", None)
+        grid = self.size // patch if isinstance(self.size, int) and isinstance(patch, int) else 0
+        for side, before in ((grid, _SPECIAL), (math.isqrt(n), 0)):  # the other where patches were merged on the way, as Swin does
+            if side and 0 <= n - side**2 <= before:
+                return last[:, n - side**2 :].transpose(1, 2).reshape(len(last), -1, side, side)
+        return last.transpose(1, 2)[:, :, None]
+
+
+_SPECIAL = 8  # tokens before the patches, at most: one of the class, or two, and some registers
+
+
+def _pooled(output: Any) -> Tensor:
+    """``(b, d)``, what a model gives of a whole frame."""
+    pooled: Tensor | None = getattr(output, "pooler_output", None)
+    if pooled is None:
+        last: Tensor = output.last_hidden_state
+        pooled = last.mean(1) if last.dim() == 3 else last.mean((2, 3))  # tokens, or a map
+    return pooled.flatten(1)
 
 
 _BACKBONES: dict[str, Any] = {"conv": Conv, "transformers": Pretrained}

@@ -25,6 +25,7 @@ from harness.baseline import Baseline, Data, Previous, Query, Stage, Step
 from harness.config import instantiate
 from harness.errors import RequestError
 from harness.task import kind_of
+from harness.weighting import LIKELIHOOD
 
 
 class Towers(nn.Module):
@@ -134,6 +135,10 @@ class ContrastStage(Stage):
                 found["image_text"] = contrast.image_text(first, module.texts(known), place, self.temperature)
         return found
 
+    def objectives(self) -> dict[str, str]:
+        used = {"image_image": self.image_image, "image_text": self.image_text}
+        return {name: LIKELIHOOD for name, is_used in used.items() if is_used}
+
     def encode(self, module: Any, frames: Tensor) -> Tensor:
         embeddings: Tensor = module.encoder(frames)
         return embeddings
@@ -219,6 +224,8 @@ class SimilarityStage(SupervisedStage):
         supervised: The other arguments of :class:`baselines.supervised.SupervisedStage`: ``dropout``, ``smoothing`` …
     """
 
+    where = "stages.similarity"
+
     def __init__(
         self,
         *,
@@ -280,6 +287,10 @@ class SimilarityStage(SupervisedStage):
             names, descriptions = (module.prototypes(self.named, named=by_name) for by_name in (True, False))
             found["names_descriptions"] = contrast.text_text(names, descriptions, self.temperature)
         return found
+
+    def objectives(self) -> dict[str, str]:
+        texts_meet = self.names and self.descriptions and self.named
+        return super().objectives() | ({"names_descriptions": LIKELIHOOD} if texts_meet else {})
 
 
 class Clef(Baseline):

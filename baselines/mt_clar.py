@@ -23,6 +23,7 @@ from baselines.pairs import AFFECT
 from baselines.support import NOWHERE
 from harness.baseline import Baseline, Data, Previous, Query, Stage, Step
 from harness.errors import RequestError, did_you_mean
+from harness.weighting import LIKELIHOOD, OTHER, REGRESSION
 
 FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "concat": lambda a, b: torch.cat([a, b], dim=1),
@@ -142,6 +143,9 @@ class PairStage(Stage):
             "arousal": losses.regression(differences[:, 1], labels[:, 1], share),
             "cosine": F.cosine_embedding_loss(a.float(), b.float(), 2 * alike.float() - 1, margin=self.margin),
         }
+
+    def objectives(self) -> dict[str, str]:
+        return {"similarity": LIKELIHOOD, "valence": REGRESSION, "arousal": REGRESSION, "cosine": OTHER}
 
     def encode(self, module: Any, frames: Tensor) -> Tensor:
         embeddings: Tensor = module.encoder(frames)

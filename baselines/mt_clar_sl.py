@@ -15,6 +15,7 @@ from baselines.mt_clar import affect_labels
 from baselines.pairs import AFFECT
 from harness.baseline import Data, Previous, Stage, Step
 from harness.errors import RequestError
+from harness.weighting import LIKELIHOOD, REGRESSION
 
 
 class LinearNet(nn.Sequential):
@@ -109,3 +110,6 @@ class HeadStage(Stage):
         if "expression" in self.out:
             found["expression"] = losses.cross_entropy(module["expression"](features), step.rows(self.shares[part]))
         return found
+
+    def objectives(self) -> dict[str, str]:
+        return {name: REGRESSION if name == "affect" else LIKELIHOOD for name in self.out}

@@ -16,6 +16,7 @@ from baselines import support as supports
 from harness.baseline import Baseline, Data, Previous, Query, Stage, Step
 from harness.errors import RequestError, did_you_mean
 from harness.task import kind_of
+from harness.weighting import LIKELIHOOD, REGRESSION
 
 CALIBRATIONS = ("offset", "none")
 WEIGHTS = ("none", "balanced")
@@ -56,6 +57,9 @@ OUTPUT: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """What a head gives → what is predicted."""
 
+OBJECTIVE = {"affect": REGRESSION, "expression": LIKELIHOOD, "occurrence": LIKELIHOOD, "intensity": REGRESSION}
+"""What is predicted → the kind of its loss."""
+
 
 class SupervisedStage(Stage):
     """Training on single frames, with one loss a target, named after it; labels that are missing are left out.
@@ -75,6 +79,8 @@ class SupervisedStage(Stage):
         mse: Share of the mean squared error.
     """
 
+    where = "stages.supervised"
+
     def __init__(
         self,
         *,
@@ -90,7 +96,7 @@ class SupervisedStage(Stage):
         for name, chosen in {"class_weights": class_weights, "presence_weights": presence_weights}.items():
             if chosen not in WEIGHTS:
                 what = f"unknown {name.replace('_', ' ')} {chosen!r}"
-                raise RequestError(what, where=f"stages.supervised.{name}", remedy=did_you_mean(str(chosen), WEIGHTS))
+                raise RequestError(what, where=f"{self.where}.{name}", remedy=did_you_mean(str(chosen), WEIGHTS))
         self.backbone, self.dim, self.dropout = backbone, dim, dropout
         self.smoothing, self.mse = smoothing, mse
 
@@ -122,18 +128,22 @@ class SupervisedStage(Stage):
         part = "train" if step.training else "validation"
         return {target: self._loss(target, raw[target], step.rows(labels)) for target, labels in self.labels[part].items()}
 
+    def objectives(self) -> dict[str, str]:
+        return {target: OBJECTIVE[kind_of(target)] for target in self.widths}
+
     def encode(self, module: Any, frames: Tensor) -> Tensor:
         embeddings: Tensor = module.encoder(frames)
         return embeddings
 
-    def _loss(self, target: str, raw: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, target: str, raw: Tensor, labels: Tensor, spread: Tensor | None = None) -> Tensor:
+        """Of one target; ``spread`` is ``(b,)``, see :func:`baselines.losses.attenuated`."""
         kind, weight = kind_of(target), self.weights[target]
         weight = None if weight is None else weight.to(raw.device)
         if kind == "expression":
-            return losses.cross_entropy(raw, labels, weight=weight, smoothing=self.smoothing)
+            return losses.cross_entropy(raw, labels, weight=weight, smoothing=self.smoothing, spread=spread)
         if kind == "occurrence":
-            return losses.binary_cross_entropy(raw, labels, positive=weight)
-        return losses.regression(raw, labels, self.mse)
+            return losses.binary_cross_entropy(raw, labels, positive=weight, spread=spread)
+        return losses.regression(raw, labels, self.mse, spread=spread)
 
 
 _MOST = 10.0  # the weight of the rarest presence: beyond it a handful of frames would steer the net

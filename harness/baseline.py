@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import polars as pl
 
+from harness.errors import RequestError
 from harness.frames import Frames
 from harness.task import Setting
 
@@ -199,6 +200,14 @@ class Baseline(ABC):
     @abstractmethod
     def predict(self, query: Query) -> dict[str, np.ndarray]:
         """Target → ``(n,)`` float for valence, arousal and action units (probabilities), ``(n, classes)`` for the expression."""
+
+    def pictures(self, query: Query) -> dict[str, bytes]:
+        """What can be drawn of how it sees the test samples, for ``harness export --what pictures``; file name → bytes.
+
+        Raises:
+            RequestError: It draws nothing; the default.
+        """
+        raise RequestError(f"{type(self).__name__} draws no pictures", where="harness export", remedy="export a submission")
 
     def encode(self, frames: Tensor) -> Tensor:
         """Embeddings of a baseline without stages, ``(b, channels, height, width)`` to ``(b, d)``."""

@@ -289,11 +289,11 @@ class Ready:
         found = retrieval.nearest(self.encode(data, part), samples["clip"].to_numpy())
         return samples["subject"].gather(pl.Series(found).replace(-1, None))
 
-    def _ask(self, part: str, support: np.ndarray, setting: Setting) -> dict[str, np.ndarray]:
-        """What the baseline predicts of a part without labels, given those of the support."""
+    def query(self, part: str, support: np.ndarray, setting: Setting) -> Query:
+        """A part without labels, and those of the support, as the baseline sees them."""
         task, asked = self.bench.task, self.bench.asked[part]
         numeric = [target for target in task.info.targets if target != "expression"]
-        query = Query(
+        return Query(
             test=asked.data,
             support=support,
             labels={target: asked.targets[target].cast(pl.Float32).fill_null(math.nan).to_numpy()[support] for target in numeric},
@@ -306,8 +306,18 @@ class Ready:
             encoder=self.encode,
             part=part,
         )
+
+    def pictures(self, setting: Setting) -> dict[str, bytes]:
+        """What the baseline draws of the part that is scored, without its labels, by the name of the file."""
+        part, setting = tuning.split_setting(setting)
+        nothing = np.zeros(self.bench.asked[part].targets.height, dtype=bool)
         with torch.inference_mode():
-            return self.baseline.predict(query)
+            return self.baseline.pictures(self.query(part, nothing, setting))
+
+    def _ask(self, part: str, support: np.ndarray, setting: Setting) -> dict[str, np.ndarray]:
+        """What the baseline predicts of a part without labels, given those of the support."""
+        with torch.inference_mode():
+            return self.baseline.predict(self.query(part, support, setting))
 
     def _at_thresholds(self, predicted: Mapping[str, np.ndarray], setting: Setting) -> dict[str, np.ndarray]:
         """The probabilities of action units, moved so that 0.5 is the threshold that is best on the validation part.

@@ -17,7 +17,7 @@ VERBS = {
     "status": "Done, running, pending, failed (why) and stale evaluations.",
     "leaderboard": "The ranked table of a task, with uncertainty.",
     "rescore": "New scores from stored predictions; no model is run.",
-    "export": "Predictions in the format of the task's challenge.",
+    "export": "Predictions in the format of the task's challenge, or pictures.",
     "data": "check, synth or cache a dataset on disk.",
     "list": "tasks, baselines, sweeps, datasets, fits or evaluations.",
 }
