@@ -39,8 +39,9 @@ class Fixed(Weighting):
         RequestError: A weight that cannot be; at set-up, a name that no loss has.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         super().__init__()
+        weights = weights or {}
         for name, weight in weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 where = f"weighting.weights.{name}"
