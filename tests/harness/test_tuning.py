@@ -25,7 +25,9 @@ from harness.rescoring import Rescored, rescore_task
 from harness.samples import label_columns
 from harness.store import Store
 from harness.sweep import Prepared
+from harness.task import Split
 from harness.tuning import Tune, best, drawn
+from tasks.few_shot import FewShotVideo
 from tests.conftest import PLUGIN, Run, toy
 
 EXTRA = [PLUGIN / "configs"]
@@ -188,8 +190,8 @@ def test_one_choice_is_made_for_all_settings_by_their_mean(planned: Planned, sto
     settings = [json.loads(text) for text in made.rows.filter(phase="tuning", draw=0)["setting"]]
     assert [(setting["part"], setting["support"]["size"]) for setting in settings] == [("validation", 1), ("validation", 4)]
     for draw, values in enumerate([(0.9, 0.1), (0.6, 0.6)]):
-        for evaluation, value in zip(made.rows.filter(phase="tuning", draw=draw)["evaluation"], values, strict=True):
-            score(store, evaluation, value)
+        for name, value in zip(made.rows.filter(phase="tuning", draw=draw)["evaluation"], values, strict=True):
+            score(store, name, value)
     made = planned(arms={"a": ["baseline=toy", "baseline.min_support=1"]}, axes=axes, draws=2)
     assert made.tries.select("score", "chosen").rows() == [(0.5, False), (0.6, True)]
     assert made.rows.filter(phase="refit").select("stand", "draw").rows() == [("impossible", 1), (None, 1), (None, 1)]
@@ -414,9 +416,18 @@ def finish(prepared: Prepared) -> Prepared:
     return prepared
 
 
+class Backwards(FewShotVideo):
+    """Splits in an order that is not that of the frames."""
+
+    def split(self, samples: pl.DataFrame, fold: int) -> Split:
+        made = super().split(samples, fold)
+        return Split(made.name, made.train, made.validation[::-1].copy(), made.test)
+
+
 def test_on_the_validation_part_a_baseline_sees_support_labels_alone_and_no_support_frame_is_scored(planned: Planned, store: Store) -> None:
     SEEN.clear()
-    made = planned(arms={"spy": SPY}, axes={"evaluate.support.size": [2]}, draws=1)
+    backwards = f"task._target_={__name__}.Backwards"
+    made = planned(backwards, arms={"spy": SPY}, axes={"evaluate.support.size": [2]}, draws=1)
     (row,) = tries(made, "spy")
     job = made.jobs[row["fit"]]
     assert evaluation.run(job, store).made == 1
