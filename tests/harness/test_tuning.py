@@ -25,7 +25,9 @@ from harness.rescoring import Rescored, rescore_task
 from harness.samples import label_columns
 from harness.store import Store
 from harness.sweep import Prepared
+from harness.task import Split
 from harness.tuning import Tune, best, drawn
+from tasks.few_shot import FewShotVideo
 from tests.conftest import PLUGIN, Run, toy
 
 EXTRA = [PLUGIN / "configs"]
@@ -414,9 +416,18 @@ def finish(prepared: Prepared) -> Prepared:
     return prepared
 
 
+class Backwards(FewShotVideo):
+    """Splits in an order that is not that of the frames."""
+
+    def split(self, samples: pl.DataFrame, fold: int) -> Split:
+        made = super().split(samples, fold)
+        return Split(made.name, made.train, made.validation[::-1].copy(), made.test)
+
+
 def test_on_the_validation_part_a_baseline_sees_support_labels_alone_and_no_support_frame_is_scored(planned: Planned, store: Store) -> None:
     SEEN.clear()
-    made = planned(arms={"spy": SPY}, axes={"evaluate.support.size": [2]}, draws=1)
+    backwards = f"task._target_={__name__}.Backwards"
+    made = planned(backwards, arms={"spy": SPY}, axes={"evaluate.support.size": [2]}, draws=1)
     (row,) = tries(made, "spy")
     job = made.jobs[row["fit"]]
     assert evaluation.run(job, store).made == 1
