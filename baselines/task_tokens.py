@@ -135,13 +135,21 @@ class TaskNet(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.dropout, self.dim = encoder, nn.Dropout(dropout), dim
-        self.tokens = {token: dict(widths) for token, widths in tokens.items()}
-        self.heads = nn.ModuleDict({token: nn.Linear(dim, sum(widths.values())) for token, widths in tokens.items()})
-        self.spreads = nn.ModuleDict({token: nn.Linear(dim, len(widths)) for token, widths in tokens.items()} if heteroscedastic else {})
-        for head in self.spreads.values():  # no sample is any surer than another at the beginning
-            assert isinstance(head, nn.Linear)
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleDict(
+            {token: nn.ModuleDict({target: nn.Linear(dim, width) for target, width in widths.items()}) for token, widths in tokens.items()}
+        )
+        self.spreads = nn.ModuleDict(
+            {token: nn.ModuleDict({target: nn.Linear(dim, 1) for target in widths}) for token, widths in tokens.items()}
+            if heteroscedastic
+            else {}
+        )
+        for parameter in self.spreads.parameters():  # no sample is any surer than another at the beginning
+            nn.init.zeros_(parameter)
+
+    @property
+    def apart(self) -> list[TaskNet]:
+        """The networks of which no loss reaches two: this one."""
+        return [self]
 
     def forward(self, embeddings: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What heads give of ``(b, tokens * dim)``, by target, and the logarithms of variances ``(b,)`` where they are learned.
@@ -149,19 +157,13 @@ class TaskNet(nn.Module):
         The first are values ``(b,)`` of affect and intensities, logits ``(b,)`` of action units and ``(b, classes)`` of expressions. Where
         each class has a token of its own, the expression's logarithm is the mean of theirs.
         """
-        parts = self.dropout(embeddings.reshape(-1, len(self.tokens), self.dim)).unbind(1)
-        raw: dict[str, list[Tensor]] = {}
-        spread: dict[str, list[Tensor]] = {}
-        for (token, widths), hidden in zip(self.tokens.items(), parts, strict=True):
-            for target, values in zip(widths, torch.split(self.heads[token](hidden), list(widths.values()), 1), strict=True):
-                raw.setdefault(target, []).append(values)
-            if token in self.spreads:
-                for target, values in zip(widths, self.spreads[token](hidden).unbind(1), strict=True):
-                    spread.setdefault(target, []).append(values)
-        together = {target: torch.cat(values, 1) for target, values in raw.items()}
+        parts = self.dropout(embeddings.reshape(-1, len(self.heads), self.dim)).unbind(1)
+        hidden = dict(zip(self.heads, parts, strict=True))
+        raw = {target: torch.cat(values, 1) for target, values in _answers(self.heads, hidden).items()}
+        spread = {target: torch.cat(values, 1).mean(1) for target, values in _answers(self.spreads, hidden).items()}
         return (
-            {target: values if target == "expression" else values[:, 0] for target, values in together.items()},
-            {target: MOST * torch.tanh(torch.stack(values).mean(0) / MOST) for target, values in spread.items()},
+            {target: values if target == "expression" else values[:, 0] for target, values in raw.items()},
+            {target: MOST * torch.tanh(values / MOST) for target, values in spread.items()},
         )
 
     def outputs(self, embeddings: Tensor) -> dict[str, Tensor]:
@@ -171,7 +173,7 @@ class TaskNet(nn.Module):
 
 
 class Separate(nn.Module):
-    """Networks of single tasks side by side, which share nothing (a control). As a :class:`TaskNet` from the outside.
+    """Networks of single tasks side by side, which share nothing (a control).
 
     Args:
         nets: Task → its network.
@@ -180,29 +182,21 @@ class Separate(nn.Module):
     def __init__(self, nets: Mapping[str, TaskNet]) -> None:
         super().__init__()
         self.nets = nn.ModuleDict(dict(nets))
-        self.widths = [len(net.tokens) * net.dim for net in nets.values()]
+        self.widths = [len(net.heads) * net.dim for net in nets.values()]
+
+    @property
+    def apart(self) -> list[TaskNet]:
+        """The networks, of which no loss reaches two."""
+        return [net for net in self.nets.values() if isinstance(net, TaskNet)]
 
     def encoder(self, frames: Tensor) -> Tensor:
         """``(b, channels, height, width)`` to ``(b, …)``, what each makes of them beside each other."""
-        return torch.cat([net.encoder(frames) for net in self._nets()], 1)
-
-    def forward(self, embeddings: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """As of :class:`TaskNet`."""
-        raw: dict[str, Tensor] = {}
-        spread: dict[str, Tensor] = {}
-        for net, part in zip(self._nets(), torch.split(embeddings, self.widths, 1), strict=True):
-            of_net = net(part)
-            raw |= of_net[0]
-            spread |= of_net[1]
-        return raw, spread
+        return torch.cat([net.encoder(frames) for net in self.apart], 1)
 
     def outputs(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """As of :class:`TaskNet`."""
-        parts = zip(self._nets(), torch.split(embeddings, self.widths, 1), strict=True)
+        """Predictions by target, see :class:`baselines.supervised.Supervised`."""
+        parts = zip(self.apart, torch.split(embeddings, self.widths, 1), strict=True)
         return {target: values for net, part in parts for target, values in net.outputs(part).items()}
-
-    def _nets(self) -> list[TaskNet]:
-        return [net for net in self.nets.values() if isinstance(net, TaskNet)]
 
 
 class TokenStage(SupervisedStage):
@@ -220,8 +214,8 @@ class TokenStage(SupervisedStage):
         layers, heads, mlp, self_attention: See :class:`TokenEncoder`; nothing without tokens.
         separate: A network of its own for each task, trained side by side.
         granularity: ``task``, ``dimension`` or ``output``.
-        heteroscedastic: Predict s = log σ² of every target for each frame, in (-5, 5), and weigh its loss: e^(-s) L + s / 2, where
-            L is a cross-entropy, or half the squared error (papers 3.3). 1 - CCC is not of a frame and stays as it is, so that with
+        heteroscedastic: Predict s = log σ² of every target for each frame, in (-5, 5), and weigh its losses with it: e^(-s) L + s / 2,
+            where L is a cross-entropy, or half the squared error (papers 3.3). 1 - CCC is not of a frame and stays as it is, so that with
             ``mse: 0`` valence and arousal have no s. Losses can be negative then.
         supervised: The other arguments of :class:`baselines.supervised.SupervisedStage`: ``dropout`` (before the heads), ``smoothing``,
             ``class_weights``, ``presence_weights``, ``mse``.
@@ -299,7 +293,12 @@ class TokenStage(SupervisedStage):
         return {name: {target: 1} for target in every for name in (self.classes if target == "expression" else (target,))}
 
     def losses(self, module: Any, step: Step) -> dict[str, Tensor]:
-        raw, spread = module(step.gather(module.encoder(step.frames())))
+        frames = step.frames()
+        raw: dict[str, Tensor] = {}
+        spread: dict[str, Tensor] = {}
+        for net in module.apart:
+            of_net = net(step.gather(net.encoder(frames)))
+            raw, spread = raw | of_net[0], spread | of_net[1]
         labels = {target: step.rows(known) for target, known in self.labels["train" if step.training else "validation"].items()}
         each = {target: self._loss(target, raw[target], known, spread.get(target)) for target, known in labels.items()}
         return {
@@ -324,18 +323,28 @@ class TaskTokens(Supervised):
         """
         module = query.modules[-1]
         encoder = getattr(module, "encoder", None)
-        if not isinstance(encoder, TokenEncoder) or len(module.tokens) < 2 or encoder.layers[0].between is None:
+        if not isinstance(encoder, TokenEncoder) or len(module.heads) < 2 or encoder.layers[0].between is None:
             remedy = "choose an evaluation of a baseline with several tokens, self_attention=true and separate=false"
             raise RequestError("no tokens attend to each other here", where="EVALUATION", remedy=remedy)
 
         def attention(frames: Tensor) -> Tensor:
             return torch.stack(encoder.asked(frames)[1], 1).flatten(1)
 
-        names = list(module.tokens)
+        names = list(module.heads)
         found = training.embed(attention, query.test.frames, device=query.device)
         mean = found.mean(0, dtype=np.float64).reshape(-1, len(names), len(names))
         title = f"What the tokens of the tasks take of each other: mean over {len(found):,} frames"
         return {f"attention.{kind}": data for kind, data in figures.attention(mean, names, title=title).items()}
+
+
+def _answers(heads: nn.ModuleDict, hidden: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    """Target → the ``(b, width)`` of its heads, in the order of the tokens they sit on."""
+    found: dict[str, list[Tensor]] = {}
+    for token, of_token in heads.items():
+        assert isinstance(of_token, nn.ModuleDict)
+        for target, head in of_token.items():
+            found.setdefault(target, []).append(head(hidden[token]))
+    return found
 
 
 def position_code(dim: int, rows: int, columns: int) -> Tensor:

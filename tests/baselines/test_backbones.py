@@ -92,6 +92,45 @@ def test_a_frozen_backbone_rests_while_its_last_layer_learns() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.network.state_dict().items())  # running statistics, too
 
 
+@pytest.mark.parametrize("size", [24, 48, 50])
+def test_the_small_net_gives_its_last_map_which_its_embedding_is_made_of(size: int) -> None:
+    net = backbones.build({"name": "conv"}, channels=1, dim=32)
+    frames = torch.rand(3, 1, size, size)
+    maps = net.maps(frames)  # type: ignore[operator]
+    assert maps.shape == (3, net.map_width, size // 8, size // 8)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(maps, 3).flatten(1)
+    torch.testing.assert_close(net.embedding(pooled), net(frames))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("name", "shape"), [("vit", (16, 2, 2)), ("resnet", (16, 4, 4)), ("convnext", (16, 1, 1)), ("clip", (16, 2, 2))])
+def test_any_vision_model_gives_its_last_map(name: str, shape: tuple[int, ...]) -> None:
+    net = backbones.build({"name": "transformers", "config": MODELS[name]}, channels=1, dim=None)
+    assert net.embedding is None
+    assert net.maps(torch.rand(3, 1, 32, 32)).shape == (3, *shape)  # type: ignore[operator]
+    assert net.map_width == shape[0]
+
+
+def test_patches_lie_in_the_map_where_they_lie_in_the_image() -> None:
+    config = {**MODELS["vit"], "image_size": 64}
+    net = backbones.build({"name": "transformers", "config": config}, channels=1, dim=None).eval()
+    frames = torch.rand(1, 1, 64, 64)
+    tokens = net.network(pixel_values=(frames.expand(-1, 3, -1, -1) - 0.5) / 0.5).last_hidden_state  # type: ignore[operator]
+    maps = net.maps(frames)  # type: ignore[operator]
+    assert maps.shape == (1, 16, 4, 4)
+    torch.testing.assert_close(maps[0, :, 2, 1], tokens[0, 1 + 2 * 4 + 1])  # behind the token of the class, row by row
+
+
+def test_patches_that_were_merged_are_a_map_and_what_fits_no_grid_is_one_row() -> None:
+    net = backbones.build({"name": "transformers", "config": MODELS["vit"]}, channels=1, dim=None)
+
+    class Output:
+        def __init__(self, n: int) -> None:
+            self.last_hidden_state = torch.randn(2, n, 16)
+
+    assert net._map(Output(49)).shape == (2, 16, 7, 7)  # type: ignore[operator]
+    assert net._map(Output(23)).shape == (2, 16, 1, 23)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     ("config", "line"),
     [

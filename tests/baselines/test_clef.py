@@ -109,7 +109,7 @@ def test_images_are_contrasted_with_images_of_their_activity_and_with_its_text(d
     net = ready(stage, given)
     step = Alone(given.frames.array, np.arange(0, 48, 4))
     found = stage.losses(net, step)
-    assert set(found) == {"image_image", "image_text"}
+    assert list(found) == list(stage.objectives()) == ["image_image", "image_text"]
     first, second = (net.images(net.encoder(step.frames(view=view))) for view in (0, 1))
     activity = np.array([ACTIVITIES.index(name) for name in given.samples["activity"]])[step.index[:, 0]]
     same = (activity[:, None] == activity) & ~np.eye(len(activity), dtype=bool)
@@ -124,7 +124,7 @@ def test_images_are_contrasted_with_images_of_their_activity_and_with_its_text(d
 def test_each_contrast_can_be_switched_off(data: Make, switches: dict[str, bool], named: set[str]) -> None:
     given, stage = people(data), contrast_stage(**switches)
     net = ready(stage, given)
-    assert set(stage.losses(net, Alone(given.frames.array, np.arange(12)))) == named
+    assert set(stage.losses(net, Alone(given.frames.array, np.arange(12)))) == named == set(stage.objectives())
 
 
 def test_nothing_to_contrast_is_refused() -> None:
@@ -218,6 +218,9 @@ def test_the_switches_of_the_ablation(data: Make, names: bool, descriptions: boo
     assert set(net.heads) == heads
     found = stage.losses(net, Alone(given.frames.array, np.arange(12)))
     assert set(found) == set(TARGETS) | more
+    assert list(found) == list(stage.objectives())
+    assert stage.objectives()["valence"] == "regression"
+    assert all(stage.objectives()[name] == "likelihood" for name in {"au12", *more})
     torch.stack(list(found.values())).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 

@@ -144,6 +144,8 @@ def test_the_four_losses_are_those_of_the_paper(data: Make, training: bool) -> N
     net.eval()
     step = One(np.array([[0, 1], [4, 9], [12, 3], [20, 21], [7, 15]]), given.frames.array, progress=0.5, training=training)
     found = stage.losses(net, step)
+    assert list(stage.objectives()) == list(found)
+    assert list(stage.objectives().values()) == ["likelihood", "regression", "regression", "other"]
     a, b = net.encoder(step.frames(0)), net.encoder(step.frames(1))
     logits, differences = net(a, b)
     valence, arousal = (given.samples[t].to_numpy() for t in ("valence", "arousal"))
@@ -234,6 +236,8 @@ def test_the_supervised_head_learns_affect_and_expression_from_embeddings(data: 
     stage.setup(given, given, ("valence", "arousal", "expression"), ("sad", "happy"), previous(24))
     net = stage.module()
     losses = stage.losses(net, One(np.arange(24)[:, None], given.frames.array, progress=0.5))
+    assert list(losses) == list(stage.objectives())
+    assert stage.objectives() == {"affect": "regression", "expression": "likelihood"}
     affect = net["affect"](torch.from_numpy(previous(24).train))
     x, y = affect.detach().double().numpy(), np.stack([given.labels("valence"), given.labels("arousal")], axis=1)[:, :]
     error, concordance = 0.0, 0.0

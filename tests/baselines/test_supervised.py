@@ -58,6 +58,14 @@ def test_every_target_has_a_loss_of_its_own_over_the_rows_that_are_labelled(data
     net = stage.module()
     step = Alone(labelled.frames.array)
     found = stage.losses(net, step)
+    assert list(stage.objectives().items()) == [
+        ("valence", "regression"),
+        ("arousal", "regression"),
+        ("expression", "likelihood"),
+        ("au12", "likelihood"),
+        ("au4_intensity", "regression"),
+    ]
+    assert list(found) == list(stage.objectives())
     raw = net(net.encoder(step.pixels))
     known = [0, 1, 3, 4, 5]
     assert found["valence"].item() == pytest.approx(
