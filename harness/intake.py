@@ -88,7 +88,9 @@ def weigh(path: Path) -> None:
     else:
         raise RequestError(f"no such file: {path}", where="FILE", remedy="give a Parquet file, a csv or a challenge's text file")
     if sum(sizes) > FILE:
-        raise RequestError(f"{sum(sizes) / 2**20:.0f} MiB, at most {FILE >> 20} are read", where=str(path), remedy="leave other columns out")
+        raise RequestError(
+            f"{sum(sizes) / 2**20:.0f} MiB, at most {FILE >> 20} are read", where=str(path), remedy="leave other columns out"
+        )
     if not sum(sizes):
         raise RequestError("nothing is in it", where=str(path), remedy="give one row a sample")
 
@@ -225,7 +227,9 @@ def read_parquet(path: Path, wanted: Collection[str]) -> Table:
 
     here = str(Path(__file__).parents[1])
     script = f"import sys; sys.path.insert(0, {here!r}); from harness.intake import decode_apart; decode_apart()"
-    damaged = RequestError("it cannot be decoded: damaged, or larger than it says", where=str(path), remedy="write it anew as plain Parquet")
+    damaged = RequestError(
+        "it cannot be decoded: damaged, or larger than it says", where=str(path), remedy="write it anew as plain Parquet"
+    )
     with tempfile.TemporaryDirectory(prefix="harness-intake-") as folder:
         out = Path(folder) / "table.arrow"
         settings = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
@@ -375,5 +379,3 @@ def _converted(column: Any, kind: Any, name: str) -> Any:
         return text
     plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     return plain.cast(kind, safe=False)
-
-

@@ -17,6 +17,9 @@ SAME = ("task", "task_version", "protocol", "dataset", "data", "synthetic")
 ORACLE = "test (oracle)"
 """The selection rule that has seen the test labels: shown, never ranked."""
 
+SUBMITTED = "submitted"
+"""The selection rule of predictions that somebody sent in: scored here, selected nobody here knows how."""
+
 ALPHA = 0.05
 _ROW = ("baseline", "baseline_version", "control", "selection")  # besides the arm and its setting, never averaged over
 
@@ -47,7 +50,7 @@ def leaderboard(
     Returns:
         The best first (inside each of ``within``), what is not ranked last. Columns:
 
-        * ``rank``, null where the row is not ranked, for the reason in ``note``; ``tie``: cannot be told from the leader (paired test by
+        * ``rank``, null where the row is not ranked, for the reason in ``note`` (where ``submitted`` is none); ``tie``: cannot be told from the leader (paired test by
           swapping the two inside subjects, Holm's correction over the ranking, 5 %), null for the leader and where nothing is tested;
         * ``arm``, the settings, baseline, version, ``control``, ``selection`` rule;
         * ``score``: mean over folds of the mean over a fold's records (the plain mean where every fold has as many), with ``lo``,
@@ -205,6 +208,7 @@ def _rank(rows: pl.DataFrame, settings: Sequence[str], within: Sequence[str], hi
         pl.when(oracle).then(pl.lit("selected on the test set")),
         pl.when(undefined).then(pl.lit("undefined")),
         pl.when(partial).then(pl.format("{} of {} folds", "n_fold", folds)),
+        pl.when(pl.col("selection") == SUBMITTED).then(pl.lit(SUBMITTED)),
     ]
     note = pl.concat_list(why_not).list.drop_nulls().list.join("; ")
     ranked = pl.when(~(oracle | undefined | partial)).then("score")

@@ -237,6 +237,13 @@ def make_task(node: Mapping[str, Any]) -> Task:
     return task
 
 
+def measured(one: Config, set_by_hand: Sequence[str]) -> Config:
+    """The task of a composed config with, as ``overrides``, what was set on top of its YAML."""
+    given = {dotted: value for dotted in set_by_hand if _of_task(dotted) and (value := _at(one, dotted)) is not None}
+    node: Config = one["task"] | {"overrides": given}
+    return node
+
+
 _splits: dict[tuple[str, str, int], tuple[pl.DataFrame, Split, dict[str, Any]]] = {}
 
 
@@ -354,7 +361,7 @@ class _Builder:
             set_by_hand: The dotted keys that command line, sweep and arm set, whatever the YAMLs say.
         """
         given = {dotted: value for dotted in set_by_hand if (value := _at(one, dotted)) is not None}
-        node = one["task"] | {"overrides": {dotted: value for dotted, value in given.items() if _of_task(dotted)}}
+        node = measured(one, set_by_hand)
         baseline, fold = one["baseline"], _count(one, "fold")
         seed = _count(one, "seed") if baseline.get("seeded", True) else 0
         key = identity.canonical(node)
