@@ -137,7 +137,16 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
                         ready = Ready(job, lay_out(job.tasks.get(evaluation, job.task), job.snapshot, job.fold), baseline, store)
                     record = ready.evaluate(evaluation, arm, setting)
                 except Exception as error:  # a baseline is anybody's code: one bad evaluation stops no other
-                    store.fail(evaluation, _failure(job, error) | {"arm": arm, "setting": setting, "log": traceback.format_exc()[-4000:]})
+                    store.fail(
+                        evaluation,
+                        _failure(job, error)
+                        | {
+                            "task": job.tasks.get(evaluation, job.task)["name"],
+                            "arm": arm,
+                            "setting": setting,
+                            "log": traceback.format_exc()[-4000:],
+                        },
+                    )
                     outcome.failed += 1
                 else:
                     store.forget_failure(evaluation)
@@ -442,6 +451,7 @@ def _columns(predicted: Mapping[str, np.ndarray], task: Task, n: int) -> list[pl
 def _failure(job: Job, error: BaseException) -> dict[str, Any]:
     return {
         "job": job.name,
+        "task": job.task["name"],
         "arms": sorted({arm for _, arm, _ in job.entries}),
         "fold": job.fold,
         "seed": job.seed,

@@ -227,9 +227,7 @@ def read_parquet(path: Path, wanted: Collection[str]) -> Table:
 
     here = str(Path(__file__).parents[1])
     script = f"import sys; sys.path.insert(0, {here!r}); from harness.intake import decode_apart; decode_apart()"
-    damaged = RequestError(
-        "it cannot be decoded: damaged, or larger than it says", where=str(path), remedy="write it anew as plain Parquet"
-    )
+    damaged = RequestError("it cannot be decoded: damaged, or larger than it says", where=str(path), remedy="write it anew")
     with tempfile.TemporaryDirectory(prefix="harness-intake-") as folder:
         out = Path(folder) / "table.arrow"
         settings = {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
@@ -330,7 +328,7 @@ def _check_footer(path: Path) -> None:
 def _check_metadata(metadata: Any, schema: Any) -> list[str]:
     """The names of the columns, where every size the footer claims is within its bound."""
     if metadata.num_columns > COLUMNS:
-        raise RequestError(f"{metadata.num_columns} columns, at most {COLUMNS} are read", remedy="leave other columns out")
+        raise RequestError(f"{metadata.num_columns} columns, at most {COLUMNS} are read", remedy="leave columns out")
     if not 0 <= metadata.num_rows <= ROWS:
         raise RequestError(f"its footer says {metadata.num_rows} rows, at most {ROWS} are read", remedy="give one row a sample")
     names = [str(name) for name in schema.names]

@@ -50,7 +50,7 @@ def leaderboard(
     Returns:
         The best first (inside each of ``within``), what is not ranked last. Columns:
 
-        * ``rank``, null where the row is not ranked, for the reason in ``note`` (where ``submitted`` is none); ``tie``: cannot be told from the leader (paired test by
+        * ``rank``, null where the row is not ranked, for the reason in ``note``; ``tie``: cannot be told from the leader (paired test by
           swapping the two inside subjects, Holm's correction over the ranking, 5 %), null for the leader and where nothing is tested;
         * ``arm``, the settings, baseline, version, ``control``, ``selection`` rule;
         * ``score``: mean over folds of the mean over a fold's records (the plain mean where every fold has as many), with ``lo``,

@@ -69,7 +69,7 @@ class Wanted:
 
     @property
     def rows(self) -> pl.DataFrame:
-        """Every sample to predict: ``fold``, ``sample``, ``clip``, ``subject``, ``frame``; no support frame, unless the protocol scores it."""
+        """What to predict: ``fold``, ``sample``, ``clip``, ``subject``, ``frame``; no support frame, unless the protocol scores it."""
         kept = pl.lit(True) if self.task.scores_support else ~pl.col("support")
         return pl.concat(
             self.tests[fold].filter(kept).select(pl.lit(fold, pl.Int64).alias("fold"), *_SAMPLE).rechunk() for fold in self.folds
