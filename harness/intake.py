@@ -138,6 +138,7 @@ def read_csv(path: Path, wanted: Collection[str]) -> Table:
     block: list[list[str]] = []
     places: list[tuple[int, int | None]] = []
     reader = None
+    skipped = 0
     names: list[str] = []
     kept: dict[str, int] = {}
 
@@ -169,7 +170,7 @@ def read_csv(path: Path, wanted: Collection[str]) -> Table:
     except UnicodeDecodeError as error:
         raise RequestError(f"byte {error.start} is no UTF-8", where=str(path), remedy="save it as csv in UTF-8, or as Parquet") from None
     except csv.Error as error:
-        where = f"{path}:{reader.line_num if reader is not None else 1}"
+        where = f"{path}:{max(1, reader.line_num + skipped) if reader is not None else 1}"
         raise RequestError(f"no csv: {error}", where=where, remedy=f"quote cells as csv does, at most {TEXT} characters each") from None
     finally:
         csv.field_size_limit(before)

@@ -221,7 +221,7 @@ def read(
     present = _check_columns(table.names, asked.task, faults)
     if "sample" not in table.names:
         return {}, faults.frame()
-    rows = _check_places(_check_rows(table.rows, faults), asked, faults)
+    rows = _check_places(_check_rows(table, faults), asked, faults)
     for name in present:
         rows = _check_values(rows, name, asked.task, faults)
     rows = _check_sums(rows, present, asked.task, faults)
@@ -291,10 +291,11 @@ def _check_columns(names: Sequence[str], task: Task, faults: _Faults) -> list[st
     return [name for name in columns if name in names]
 
 
-def _check_rows(rows: pl.DataFrame, faults: _Faults) -> pl.DataFrame:
+def _check_rows(table: intake.Table, faults: _Faults) -> pl.DataFrame:
     """Rows with ``sample`` as text, ``fold`` and ``seed`` as whole numbers (null where the file has none)."""
+    rows = table.rows
     broken = rows.filter(pl.col("cells").is_not_null()).with_columns(pl.col("sample").cast(pl.String))
-    faults.rows(broken, pl.format("{} cells, where others have another number", "cells"))
+    faults.rows(broken, pl.format(f"{{}} cells, where {len(table.names)} belong", "cells"))
     rows = rows.filter(pl.col("cells").is_null()).with_columns(pl.col("sample").cast(pl.String).replace("", None))
     faults.rows(rows.filter(pl.col("sample").is_null()), "no sample is named", "sample")
     for name in ("fold", "seed"):
