@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from harness import identity, leaderboard, plan, sweep, tracking, tuning
+from harness import identity, leaderboard, plan, reported, standing, sweep, tracking, tuning
 from harness.config import instantiate
 from harness.metrics import higher_is_better
 from harness.publish.report import Board, Extra, Study
@@ -162,7 +162,9 @@ def of_task(store: Store, name: str) -> list[Board]:
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
         primary = part["primary"][0]
         table = rank(part, store.units(part["evaluation"]), primary=primary, higher_is_better=higher_is_better(primary))
-        boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, tuple(_protocol(part, part["protocol"][0], "")), {}))
+        table = standing.marked(table, part, store)
+        notes = (*_protocol(part, part["protocol"][0], ""), *standing.notes(part, store))
+        boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, notes, {}))
     return boards
 
 
@@ -218,7 +220,9 @@ def _gathered(
     sources.append(identity.source_of(report["_target_"]) if report else None)
     rows = part.select("evaluation", "arm", "written").rows()
     tried = tries.select("arm", "fold", "axes", "draw", "values", "score", "left_out", "chosen").rows()
-    key = identity.address([rows, [s and s[1] for s in sources], title, notes, facts, report, info.parts, tried])
+    elsewhere = reported.of_task(info.name)
+    made_of = [rows, [s and s[1] for s in sources], title, notes, facts, report, info.parts, tried, elsewhere.rows()]
+    key = identity.address(made_of)
     kept = folder / "kept.json"
     try:
         known = json.loads(kept.read_text(encoding="utf-8"))
@@ -244,6 +248,8 @@ def _gathered(
         shown = leaderboard.parts(part, table, info.parts, settings=_settings(part))
         told = f"{PARTS}: means over folds and seeds, as the score; empty where one of these is undefined."
         extra = dataclasses.replace(extra, tables={**extra.tables, PARTS: shown.rename(_short)}, notes=(*extra.notes, told))
+    if elsewhere.height:
+        extra = dataclasses.replace(extra, tables={**extra.tables, reported.HEADING: elsewhere})
     files = reports.write(board, extra, folder)
     tables = {}
     for name, frame in extra.tables.items():

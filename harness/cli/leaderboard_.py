@@ -21,7 +21,7 @@ def leaderboard(
     output: Output = None,
 ) -> None:
     """Rank everything the store holds of a task. Different protocols, versions or data never share a table."""
-    from harness import boards
+    from harness import boards, reported
     from harness.publish.tables import readable
     from harness.store import Store
 
@@ -35,3 +35,6 @@ def leaderboard(
         for board in boards.of_task(store, name):
             person = format in ("table", "markdown", "latex")
             show(readable(board.table) if person else board.table, format=format, output=output, title=board.title, notes=board.legend)
+        elsewhere = reported.of_task(name)
+        if elsewhere.height and output is None and format in ("table", "markdown", "latex"):  # a program's table holds ours only
+            show(elsewhere, format=format, output=None, title=reported.HEADING)
