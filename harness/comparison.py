@@ -53,7 +53,7 @@ class Comparison:
 
     Attributes:
         a, b: The two, on the folds that both have.
-        primary: The metric of the task; ``subjects`` and ``clips`` are of it.
+        primary: The metric that ``subjects`` and ``clips`` are of: the first of ``metrics``.
         metrics: ``metric``, ``a``, ``b``, ``difference`` (a - b, whatever the direction of the metric), its paired 95 % interval ``lo``,
             ``hi``, ``p`` (swaps inside subjects, Holm over the metrics of the table), and ``better``: the name of who is better where p is
             at most 5 %, empty where they cannot be told apart, null where a metric is undefined.
@@ -72,7 +72,7 @@ class Comparison:
 
 
 def compare(
-    store: Store, a: str, b: str, *, task: str, metrics: Sequence[str] = (), where: str | None = None, draws: int = 10_000
+    store: Store, a: str, b: str, *, task: str, metrics: Sequence[str] = (), draws: int = 10_000
 ) -> Comparison:
     """Compare two of what a store holds of a task.
 
@@ -82,16 +82,15 @@ def compare(
             (``support.size=4``, or ``size=4``), ``version``, ``seed``, ``fold``, ``selection``, ``protocol``, ``git`` (how a commit begins).
         b: The same. What of ``a``'s setting ``b`` leaves open is taken over, where that makes it one row.
         task: Its name.
-        metrics: Names, additive ones; :data:`HEADLINES` without.
-        where: The metric of the subjects and clips; the primary one without.
+        metrics: Names, additive ones, the first of them for subjects and clips; without, the primary one and :data:`HEADLINES`.
         draws: Of bootstrap and permutation.
 
     Raises:
         RequestError: Nothing, or more than one row, is called so; the two may not share a table; a metric that they do not have.
     """
     left, right, notes = sides(store, a, b, task=task)
-    primary = left.records["primary"][0]
-    shown, where = _metrics(left, right, metrics, primary), where or (metrics[0] if metrics else primary)
+    shown = _metrics(left, right, metrics, left.records["primary"][0])
+    where = shown[0]
     folds = sorted(set(left.records["fold"]) & set(right.records["fold"]))
     if not folds:
         raise RequestError(f"{left.name} and {right.name} have no fold in common", where="harness compare", remedy="run the missing folds")
@@ -240,10 +239,10 @@ def _one_row(text: str, records: pl.DataFrame) -> None:
     if rows.height > 1:
         varies = {name: rows[name].unique().sort().to_list() for name in key if rows[name].n_unique() > 1}
         told = "; ".join(f"{name} {_few(values)}" for name, values in varies.items())
-        name = next((name for name in varies if name not in ("arm", "baseline")), next(iter(varies)))
-        value = next(value for value in varies[name] if value is not None)
-        key_name = "version" if name == "baseline_version" else name
-        narrower = f"{text}{',' if _parse(text)[1] else '@'}{key_name}={value}"
+        first = rows.row(0, named=True)
+        short = {"baseline_version": "version"}
+        pairs = ",".join(f"{short.get(name, name)}={first[name]}" for name in varies if first[name] is not None)
+        narrower = f"{text}{',' if _parse(text)[1] else '@'}{pairs}"
         raise RequestError(f"{text} fits {rows.height} rows: {told}", where="harness compare", remedy=f"narrow it: {narrower}")
     over = [name for name in REPLICATES if name in records.columns]
     doubled = records.filter(pl.struct(over).is_duplicated())
@@ -264,7 +263,7 @@ def _names(left: pl.DataFrame, right: pl.DataFrame, store: Store) -> tuple[str, 
     told: list[list[str]] = [[], []]
     for name in dict.fromkeys((*_settings(left), "baseline_version", "selection")):
         values = [side[name][0] if name in side.columns else None for side in (left, right)]
-        if values[0] != values[1] and (arms[0] == arms[1] or name in _settings(left)):
+        if values[0] != values[1] and (arms[0] == arms[1] or (None not in values and name in _settings(left))):
             for side, value in zip(told, values, strict=True):
                 side += [] if value is None else [f"{name.rsplit('.', 1)[-1]}={value}"]
     names = [f"{arm} {' '.join(mine)}".strip() for arm, mine in zip(arms, told, strict=True)]

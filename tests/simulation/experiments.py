@@ -99,17 +99,34 @@ def _panel(
     return Panel(sums, draws=draws, seed=seed), {name: [f"{name} {fold}" for fold in range(design.folds)] for name in frames}
 
 
+def shown(found: pl.DataFrame) -> pl.DataFrame:
+    """The table of the docs, in %: ours, then the rows'."""
+    ours, rows = (found.filter(how=how).drop("how") for how in ("subjects", "rows"))
+    percent = {
+        "covers": "covered",
+        "covers endless": "covered_endless",
+        "difference covers 0": "covered_0",
+        "rejects": "rejected",
+        "difference covers 0, weak": "covered_0_weak",
+        "rejects, weak": "rejected_weak",
+    }
+    there = {name: column for name, column in percent.items() if column in found.columns}
+    by_rows = rows.select("design", "metric", **{f"rows: {name}": there[name] for name in ("covers", "rejects")})
+    table = ours.select("design", "metric", **there).join(by_rows, on=["design", "metric"], how="left", maintain_order="left")
+    return table.with_columns((pl.selectors.float() * 100).round(1))
+
+
 def main() -> None:
     """Measure, and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiments", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=200, help="experiments in which frames are resampled, too")
-    parser.add_argument("--subjects", type=int, help="one fold of so many subjects, instead of the five designs")
+    parser.add_argument("--subjects", type=int, help="so many subjects a fold, instead of the five designs")
+    parser.add_argument("--folds", type=int, default=1)
     given = parser.parse_args()
-    for design in [Design(1, given.subjects)] if given.subjects else DESIGNS:
+    for design in [Design(given.folds, given.subjects)] if given.subjects else DESIGNS:
         found = measure(design, experiments=given.experiments, rows=given.rows, scales=calibrate(design))
-        shown = found.with_columns((100 * pl.selectors.float()).round(1))
-        print(render(shown, "markdown"), flush=True)
+        print(render(shown(found), "markdown"), flush=True)
 
 
 if __name__ == "__main__":
