@@ -16,7 +16,7 @@ from harness.publish.difference import critical_difference
 from harness.publish.tables import number, with_interval
 from harness.store import Store, write_atomically
 
-_MOST = 12  # slices that still fit beside each other
+_WIDE = 180  # characters of slices that still stand beside each other
 
 
 def show_slices(store: Store, task: str, by: str, *, least: int, cache: Path, format: str, output: Path | None) -> None:
@@ -40,7 +40,7 @@ def show_slices(store: Store, task: str, by: str, *, least: int, cache: Path, fo
         if by == "worst":
             notes[0] = f"worst: the subject with the worst {primary}, of those with at least {least} frames; mean: over these subjects."
         if person:
-            table = _worst(table) if by == "worst" else _beside(table) if len(cut) <= _MOST else _below(table)
+            table = _worst(table) if by == "worst" else _beside(table) if sum(max(len(part.name), 18) for part in cut) <= _WIDE else _below(table)
         show(table, format=format, output=output, title=f"{task} v{part['task_version'][0]} by {by}", notes=tuple(notes))
 
 

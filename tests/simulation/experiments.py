@@ -44,6 +44,7 @@ def measure(
     scales: Mapping[str, float] | None = None,
     metrics: Sequence[str] = METRICS,
     truths: Mapping[str, float] | None = None,
+    beyond: Mapping[str, float] | None = None,
 ) -> pl.DataFrame:
     """Repeat the experiment and count.
 
@@ -55,13 +56,14 @@ def measure(
         scales: What :func:`worlds.calibrate` returned; without it the weak null is left out.
         metrics: Which.
         truths: What :func:`truth` returned.
+        beyond: What :func:`endless` returned.
 
     Returns:
         ``design``, ``metric``, ``how`` (``subjects`` or ``rows``), ``experiments``, and shares from 0 to 1: ``covered`` (the interval of
         ``a`` holds the truth), ``covered_endless`` (it holds the score of endless subjects), ``covered_0`` and ``rejected`` (the
         difference of ``a`` and ``b``; p at most 5 %), ``covered_0_weak`` and ``rejected_weak`` (of ``a`` and ``c``).
     """
-    truths, beyond = truths or truth(design), endless()
+    truths, beyond = truths or truth(design), beyond or endless()
     seen: list[dict[str, object]] = []
     for seed in range(experiments):
         drawn = world(design, [3, seed])
