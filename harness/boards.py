@@ -123,7 +123,9 @@ def rankings(part: pl.DataFrame) -> list[dict[str, float]]:
     )
     settings = [name for name in _settings(part) if name in table.columns]
     within = [name for name in settings if name.startswith("support.")]
-    others = [name for name in settings if name not in within and table.group_by("arm", *within).agg(pl.col(name).n_unique())[name].max() != 1]
+    others = [
+        name for name in settings if name not in within and table.group_by("arm", *within).agg(pl.col(name).n_unique())[name].max() != 1
+    ]
     named = [pl.format("{}={}", pl.lit(_short(name)), name).fill_null("") for name in others]
     method = pl.concat_str("arm", *named, separator=" ").str.strip_chars()
     groups = table.with_columns(method=method).partition_by(within, maintain_order=True) if within else [table.with_columns(method=method)]

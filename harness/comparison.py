@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,8 @@ class Comparison:
         metrics: ``metric``, ``a``, ``b``, ``difference`` (a - b, whatever the direction of the metric), its paired 95 % interval ``lo``,
             ``hi``, ``p`` (swaps inside subjects, Holm over the metrics of the table), and ``better``: the name of who is better where p is
             at most 5 %, empty where they cannot be told apart, null where a metric is undefined.
-        subjects, clips: ``fold``, ``subject`` (and ``clip``), ``frames``, ``a``, ``b``, ``difference``: the metric of that subject's (clip's)
-            sums alone, the mean over the evaluations of a side; where they differ most first, undefined differences left out.
+        subjects, clips: ``fold``, ``subject`` (and ``clip``), ``frames``, ``a``, ``b``, ``difference``: the metric of that subject's or
+            clip's sums alone, the mean over the evaluations of a side; where they differ most first, undefined differences left out.
         notes: Protocol and data, and what was taken for granted.
     """
 
@@ -71,15 +71,13 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(
-    store: Store, a: str, b: str, *, task: str, metrics: Sequence[str] = (), draws: int = 10_000
-) -> Comparison:
+def compare(store: Store, a: str, b: str, *, task: str, metrics: Sequence[str] = (), draws: int = 10_000) -> Comparison:
     """Compare two of what a store holds of a task.
 
     Args:
         store: Where.
         a: A baseline, an arm, an evaluation or a fit (or how its name begins), with ``@key=value[,key=value]`` to narrow it: a setting
-            (``support.size=4``, or ``size=4``), ``version``, ``seed``, ``fold``, ``selection``, ``protocol``, ``git`` (how a commit begins).
+            (``support.size=4``, or ``size=4``), ``version``, ``seed``, ``fold``, ``selection``, ``protocol``, ``git`` (how it begins).
         b: The same. What of ``a``'s setting ``b`` leaves open is taken over, where that makes it one row.
         task: Its name.
         metrics: Names, additive ones, the first of them for subjects and clips; without, the primary one and :data:`HEADLINES`.
@@ -119,6 +117,8 @@ def sides(store: Store, a: str, b: str, *, task: str) -> tuple[Side, Side, list[
     """
     found = store.records()
     known = sorted(set(found["task"]))
+    if not known:
+        raise RequestError(f"no records in {store.root}", where="--output-dir", remedy="run a sweep first, or name another folder")
     if task not in known:
         raise RequestError(f"no records of {task!r}", where=f"--task {task}", remedy=did_you_mean(task, known))
     records = flatten(found.filter(task=task))
@@ -128,7 +128,9 @@ def sides(store: Store, a: str, b: str, *, task: str) -> tuple[Side, Side, list[
     if tables.height > 1:
         varies = [name for name in SAME if tables[name].n_unique() > 1]
         told = "; ".join(f"{name} {', '.join(map(str, tables[name].unique().sort()))}" for name in varies)
-        raise RequestError(f"{a} and {b} meet in {tables.height} tables: {told}", remedy=f"narrow one: {a}@{varies[0]}={tables[varies[0]][0]}")
+        raise RequestError(
+            f"{a} and {b} meet in {tables.height} tables: {told}", remedy=f"narrow one: {a}@{varies[0]}={tables[varies[0]][0]}"
+        )
     left, right = (side.join(tables, on=SAME, how="semi") for side in (left, right))
     notes = []
     if _rows(left) != 1 and _rows(right) == 1:
@@ -269,7 +271,7 @@ def _names(left: pl.DataFrame, right: pl.DataFrame, store: Store) -> tuple[str, 
     names = [f"{arm} {' '.join(mine)}".strip() for arm, mine in zip(arms, told, strict=True)]
     if names[0] == names[1]:
         commits = [str(store.provenance(side["provenance"][0]).get("environment", {}).get("commit"))[:8] for side in (left, right)]
-        tails = commits if commits[0] != commits[1] else [side["evaluation"].min()[:8] for side in (left, right)]
+        tails = commits if commits[0] != commits[1] else [str(side["evaluation"].sort()[0])[:8] for side in (left, right)]
         names = [f"{name} {tail}" for name, tail in zip(names, tails, strict=True)]
     return names[0], names[1]
 

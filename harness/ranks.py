@@ -72,7 +72,9 @@ def across(store: Store, tasks: Sequence[str] = ()) -> Ranks:
     for task, rankings in found.items():
         whole = [ranking for ranking in rankings if set(methods) <= ranking.keys()]
         if not whole:
-            raise RequestError(f"no support of {task} has a row of each of {', '.join(methods)}", where="--across", remedy="run them all at one")
+            raise RequestError(
+                f"no support of {task} has a row of each of {', '.join(methods)}", where="--across", remedy="run them all at one"
+            )
         if len(rankings) > 1:
             notes.append(f"{task}: the mean of the ranks at {len(whole)} of {len(rankings)} supports, those that every method has.")
         sign = 1 if higher_is_better(records.filter(task=task).sort("written")["primary"][-1]) else -1
@@ -100,7 +102,7 @@ def from_ranks(ranks: pl.DataFrame, *, notes: Sequence[str] = ()) -> Ranks:
     tested = f"Friedman's chi-square {statistic:.2f}, p {p:.3f}." if math.isfinite(p) else "Friedman's test wants three methods and tasks."
     told = f"Average ranks closer than {distance:.2f} cannot be told apart (Nemenyi, 5 %); equal scores share ranks, tasks weigh alike."
     few = (
-        f"With {len(tasks)} tasks this can tell nothing: {k} methods can be at most {k - 1} ranks apart, and {enough} tasks are needed at least."
+        f"With {len(tasks)} tasks this can tell nothing: {k} methods can be at most {k - 1} ranks apart, and {enough} tasks are the least."
         if distance > k - 1
         else f"{k} methods can be at most {k - 1} ranks apart; with fewer than {enough} tasks nothing could be told."
     )
@@ -128,7 +130,7 @@ def _ranks(scores: Sequence[float]) -> np.ndarray:
 def _cliques(table: pl.DataFrame, distance: float) -> tuple[tuple[str, ...], ...]:
     """The longest runs, in the order of the ranks, whose ends are closer than the distance."""
     names, average = table["method"].to_list(), table["average"].to_list()
-    runs = []
+    runs: list[tuple[int, int]] = []
     for start in range(len(names)):
         end = max(place for place in range(start, len(names)) if average[place] - average[start] < distance)
         if end > start and (not runs or end > runs[-1][1]):

@@ -43,7 +43,9 @@ class Slice:
     def size(self, among: Sequence[str]) -> dict[str, int]:
         """``frames`` (a fold's mean over its evaluations, summed over folds), ``n_clips`` and ``n_subjects``."""
         mine = self.units.filter(pl.col("evaluation").is_in(list(among)))
-        frames = mine.group_by("fold", "evaluation").agg(pl.col("frames").sum()).group_by("fold").agg(pl.col("frames").mean())["frames"].sum()
+        frames = (
+            mine.group_by("fold", "evaluation").agg(pl.col("frames").sum()).group_by("fold").agg(pl.col("frames").mean())["frames"].sum()
+        )
         return {"frames": round(frames), "n_clips": mine["clip"].n_unique(), "n_subjects": mine["subject"].drop_nulls().n_unique()}
 
 
@@ -54,8 +56,8 @@ def cut(store: Store, evaluations: Sequence[str], by: str, metric: str, *, cache
         store: Where.
         evaluations: Whose.
         by: ``subject``; ``clip``; ``length``: thirds of the clips by their number of frames; ``expression`` and ``au``, where they are
-            targets: the F1 (of intensities the ICC, or what ``metric`` is of) of each class or unit; or a column of the samples, ``activity``
-            say, whose values the frames are told apart by.
+            targets: the F1 (of intensities the ICC, or what ``metric`` is of) of each class or unit; or a column of the samples, say
+            ``activity``, whose values the frames are told apart by.
         metric: An additive one.
         cache: Where the snapshots of datasets are; used for columns of the samples alone.
 
@@ -137,8 +139,8 @@ def worst(table: pl.DataFrame, *, least: int = 30, higher_is_better: bool = True
         higher_is_better: Direction of the metric.
 
     Returns:
-        ``row``, ``mean`` over the slices that count, ``worst``, ``of`` (its name, the first by name of equals), ``frames`` of it, ``counted``
-        and ``left_out`` (slices with too few frames or an undefined score). A row of which no slice counts has nulls.
+        ``row``, ``mean`` over the slices that count, ``worst``, ``of`` (its name, the first by name of equals), ``frames`` of it,
+        ``counted`` and ``left_out`` (slices with too few frames or an undefined score). A row of which no slice counts has nulls.
     """
     counts = pl.col("score").is_not_null() & (pl.col("frames") >= least)
     ordered = table.with_columns(counts=counts).sort("row", "score", "slice", descending=[False, not higher_is_better, False])
@@ -178,8 +180,8 @@ def _by_length(sums: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def _range(frames: pl.Series) -> str:
-    low, high = frames.min(), frames.max()
-    return f"{low}" if low == high else f"{low}-{high}"
+    low, high = (str(value) for value in (frames.min(), frames.max()))
+    return low if low == high else f"{low}-{high}"
 
 
 def _by_column(store: Store, records: pl.DataFrame, by: str, metric: str, cache: Path) -> list[Slice]:

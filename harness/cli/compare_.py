@@ -28,7 +28,9 @@ def compare(
     metric: Annotated[
         list[str] | None, typer.Option(help="May be repeated; the first is that of subjects and clips.", show_default=False)
     ] = None,
-    by: Annotated[str | None, typer.Option(help="The difference in slices, too: length, a column of the samples …", show_default=False)] = None,
+    by: Annotated[
+        str | None, typer.Option(help="The difference in slices, too: length, a column of the samples …", show_default=False)
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="A picture, subject by subject: FILE.svg and FILE.png.", show_default=False)] = None,
     output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
     format: Format = "table",

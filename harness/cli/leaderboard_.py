@@ -20,7 +20,9 @@ def leaderboard(
     across: Annotated[bool, typer.Option("--across", help="Average ranks over the tasks, and how far apart they have to be.")] = False,
     by: Annotated[
         str | None,
-        typer.Option(help="Scores in slices: worst (subject), subject, clip, length, expression, au, a column of the samples.", show_default=False),
+        typer.Option(
+            help="Scores in slices: worst (subject), subject, clip, length, expression, au, a column of the samples.", show_default=False
+        ),
     ] = None,
     least: Annotated[int, typer.Option(help="Frames that a subject must have to be the worst.")] = 30,
     figure: Annotated[Path | None, typer.Option(help="The ranks as a picture: FILE.svg and FILE.png.", show_default=False)] = None,
@@ -44,7 +46,9 @@ def leaderboard(
         sliced.show_ranks(store, [*([task] if task else []), *(more or [])], figure=figure, format=format, output=output)
         return
     if more or figure is not None:
-        raise RequestError("several tasks and --figure go with --across", where="harness leaderboard", remedy="add --across, or name one task")
+        raise RequestError(
+            "several tasks and --figure go with --across", where="harness leaderboard", remedy="add --across, or name one task"
+        )
     if by is not None:
         if task is None:
             raise RequestError("--by wants one task", where="harness leaderboard", remedy=f"name one of {', '.join(known)}")

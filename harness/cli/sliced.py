@@ -40,7 +40,13 @@ def show_slices(store: Store, task: str, by: str, *, least: int, cache: Path, fo
         if by == "worst":
             notes[0] = f"worst: the subject with the worst {primary}, of those with at least {least} frames; mean: over these subjects."
         if person:
-            table = _worst(table) if by == "worst" else _beside(table) if sum(max(len(part.name), 18) for part in cut) <= _WIDE else _below(table)
+            table = (
+                _worst(table)
+                if by == "worst"
+                else _beside(table)
+                if sum(max(len(part.name), 18) for part in cut) <= _WIDE
+                else _below(table)
+            )
         show(table, format=format, output=output, title=f"{task} v{part['task_version'][0]} by {by}", notes=tuple(notes))
 
 

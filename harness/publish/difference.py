@@ -17,7 +17,9 @@ _FONTS: Any = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "ha
 _NAMED = 60  # more subjects than this have no name on the axis
 
 
-def by_subject(places: pl.DataFrame, *, a: str, b: str, metric: str, overall: Sequence[float], better: str, note: str = "") -> dict[str, bytes]:
+def by_subject(
+    places: pl.DataFrame, *, a: str, b: str, metric: str, overall: Sequence[float], better: str, note: str = ""
+) -> dict[str, bytes]:
     """A dot a subject, sorted, beside the overall difference and its interval.
 
     Args:
@@ -66,7 +68,9 @@ def by_subject(places: pl.DataFrame, *, a: str, b: str, metric: str, overall: Se
         return _saved(figure)
 
 
-def critical_difference(table: pl.DataFrame, *, distance: float, cliques: Sequence[Sequence[str]], title: str, note: str = "") -> dict[str, bytes]:
+def critical_difference(
+    table: pl.DataFrame, *, distance: float, cliques: Sequence[Sequence[str]], title: str, note: str = ""
+) -> dict[str, bytes]:
     """Average ranks on a line, the best left; bars join methods that cannot be told apart (Demšar 2006).
 
     Args:
@@ -124,6 +128,6 @@ def _saved(figure: Figure) -> dict[str, bytes]:
     out = {}
     for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160, "metadata": {"Software": None}})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, facecolor="white", **options)  # type: ignore[arg-type]
+        figure.savefig(buffer, format=kind, facecolor="white", **options)
         out[kind] = buffer.getvalue()
     return out

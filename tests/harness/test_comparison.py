@@ -36,7 +36,9 @@ def frame(arm: str, error: float, fold: int, seed: int = 0) -> pl.DataFrame:
     return names.with_columns(valence=y[:, 0], arousal=y[:, 1], valence_pred=p[:, 0], arousal_pred=p[:, 1])
 
 
-def put(store: Store, arm: str, error: float, *, folds: Sequence[int] = (0, 1), setting: dict[str, Any] | None = None, **facts: Any) -> None:
+def put(
+    store: Store, arm: str, error: float, *, folds: Sequence[int] = (0, 1), setting: dict[str, Any] | None = None, **facts: Any
+) -> None:
     for fold in folds:
         commit = facts.pop("commit", None)
         units = metrics.units(frame(arm, error, fold), targets=TARGETS)
@@ -44,7 +46,14 @@ def put(store: Store, arm: str, error: float, *, folds: Sequence[int] = (0, 1), 
         name = f"{arm}-{json.dumps(setting or {})}-{fold}-{facts.get('tag', '')}"
         known = {"evaluation": name, "fit": f"fit-{arm}-{fold}-{facts.get('tag', '')}", "task": "t", "task_version": 1, "protocol": "p"}
         known |= {"dataset": "d", "data": "f", "synthetic": True, "primary": "ccc", "baseline": arm, "baseline_version": 1, "arm": arm}
-        known |= {"fold": fold, "seed": 0, "setting": json.dumps(setting or {}), "score": found["ccc"], "control": False, "selection": "last"}
+        known |= {
+            "fold": fold,
+            "seed": 0,
+            "setting": json.dumps(setting or {}),
+            "score": found["ccc"],
+            "control": False,
+            "selection": "last",
+        }
         known |= {"metrics": json.dumps({what: None if math.isnan(value) else value for what, value in found.items()}), "written": "2026"}
         known |= {"labels_used": 0, "n_samples": 256, "n_clips": 16, "n_subjects": 8}
         known |= {"provenance": store.put({"environment": {"commit": commit or "abc123"}})}
@@ -218,7 +227,9 @@ def test_clips_are_cut_by_length_and_never_parted_when_equal(store: Store) -> No
 
 def test_a_slice_in_which_a_metric_is_undefined_is_undefined() -> None:
     rows = pl.DataFrame({"subject": ["a", "a", "b", "b"], "clip": ["a", "a", "b", "b"], "valence": [0.5, 0.5, 0.1, 0.3]})
-    sums = metrics.units(rows.with_columns(valence_pred=pl.col("valence")), targets=["valence"]).with_columns(evaluation=pl.lit("e"), fold=0)
+    sums = metrics.units(rows.with_columns(valence_pred=pl.col("valence")), targets=["valence"]).with_columns(
+        evaluation=pl.lit("e"), fold=0
+    )
     cut = [slices.Slice(name, "ccc_valence", sums.filter(subject=name)) for name in ("a", "b")]
     table = slices.scores(cut, {"e": ["e"]}, draws=20)
     assert table["score"].to_list() == [None, 1.0]
@@ -231,7 +242,10 @@ def test_every_class_has_its_own_metric(tmp_path: Path) -> None:
     sums = metrics.units(rows, targets=["expression"], classes=["happy", "sad"])
     store.write_record({"evaluation": "e", "fold": 0, "task": "t"}, sums)
     cut = slices.cut(store, ["e"], "expression", "f1_expression", cache=tmp_path)
-    assert slices.scores(cut, {"e": ["e"]}).select("slice", "metric", "score").rows() == [("happy", "f1_happy", 0), ("sad", "f1_sad", 2 / 3)]
+    assert slices.scores(cut, {"e": ["e"]}).select("slice", "metric", "score").rows() == [
+        ("happy", "f1_happy", 0),
+        ("sad", "f1_sad", 2 / 3),
+    ]
 
 
 def test_a_column_of_samples_that_are_not_there_is_one_line(store: Store) -> None:

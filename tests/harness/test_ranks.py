@@ -19,8 +19,23 @@ def store(folder: Path, scores: dict[str, dict[str, float]], primary: str = "ccc
     kept = Store(folder / "store")
     for task, methods in scores.items():
         for arm, score in methods.items():
-            facts = {"evaluation": f"{task}-{arm}-{protocol}", "task": task, "arm": arm, "baseline": arm, "baseline_version": 1, "score": score}
-            facts |= {"protocol": protocol, "dataset": "d", "data": "f", "synthetic": True, "task_version": 1, "primary": primary, "fold": 0}
+            facts = {
+                "evaluation": f"{task}-{arm}-{protocol}",
+                "task": task,
+                "arm": arm,
+                "baseline": arm,
+                "baseline_version": 1,
+                "score": score,
+            }
+            facts |= {
+                "protocol": protocol,
+                "dataset": "d",
+                "data": "f",
+                "synthetic": True,
+                "task_version": 1,
+                "primary": primary,
+                "fold": 0,
+            }
             facts |= {"seed": 0, "setting": "{}", "control": False, "selection": "last", "metrics": "{}", "written": "2026"}
             facts |= {"labels_used": 0, "n_samples": 1, "n_clips": 1, "n_subjects": 1}
             kept.write_record(facts, pl.DataFrame({"subject": ["s"], "clip": ["c"]}))
@@ -58,7 +73,7 @@ def test_cliques_join_only_what_cannot_be_told_apart() -> None:
 
 def test_few_tasks_are_said_to_tell_nothing(tmp_path: Path) -> None:
     found = across(store(tmp_path, {"t1": {"a": 0.9, "b": 0.5}, "t2": {"a": 0.9, "b": 0.5}}))
-    assert found.notes[-1] == "With 2 tasks this can tell nothing: 2 methods can be at most 1 ranks apart, and 4 tasks are needed at least."
+    assert found.notes[-1] == "With 2 tasks this can tell nothing: 2 methods can be at most 1 ranks apart, and 4 tasks are the least."
     assert math.isnan(found.p)
     assert found.cliques == (("a", "b"),)
 

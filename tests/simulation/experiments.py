@@ -3,8 +3,8 @@
     python -m tests.simulation.experiments                   # the table of docs/statistics.md: some fifteen minutes on one core
     python -m tests.simulation.experiments --experiments 200 --subjects 20
 
-Beside ``harness.statistics`` stands what is often done instead: the same bootstrap and the same swaps with every *frame* for a subject of its
-own (``rows``).
+Beside ``harness.statistics`` stands what is often done instead: the same bootstrap and the same swaps with every *frame* for a subject
+of its own (``rows``).
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ def measure(
             for metric in metrics:
                 interval = panel.interval(of["a"], metric)
                 facts: dict[str, object] = {"metric": metric, "how": how}
-                facts |= {"covered": interval.lo <= truths[metric] <= interval.hi, "covered_endless": interval.lo <= beyond[metric] <= interval.hi}
+                facts |= {
+                    "covered": interval.lo <= truths[metric] <= interval.hi,
+                    "covered_endless": interval.lo <= beyond[metric] <= interval.hi,
+                }
                 for name, end in (("b", ""), (f"c {metric}", "_weak")):
                     if name in of:
                         difference = panel.difference(of["a"], of[name], metric)
@@ -85,7 +88,9 @@ def measure(
     shares = ("covered", "covered_endless", "covered_0", "rejected", "covered_0_weak", "rejected_weak")
     table = pl.DataFrame(seen, infer_schema_length=None)
     there = [name for name in shares if name in table.columns]
-    found = table.group_by("how", "metric", maintain_order=True).agg(pl.len().alias("experiments"), *(pl.col(name).mean() for name in there))
+    found = table.group_by("how", "metric", maintain_order=True).agg(
+        pl.len().alias("experiments"), *(pl.col(name).mean() for name in there)
+    )
     return found.select(pl.lit(design.name).alias("design"), "metric", "how", "experiments", *there)
 
 

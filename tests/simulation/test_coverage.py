@@ -26,7 +26,7 @@ def test_the_reference_scores_are_those_of_the_harness() -> None:
 
 
 def test_intervals_over_subjects_cover_the_truth(found: pl.DataFrame) -> None:
-    """Of 200, a metric covered 95 % of the time is below 87 % less than once in 100,000; six metrics together are told apart more finely."""
+    """Of 200, a metric covered 95 % of the time is below 87 % less than once in 100,000; their mean is known more finely."""
     ours = found.filter(how="subjects")
     for share in ("covered", "covered_0"):
         assert ours[share].min() >= 0.87, ours
