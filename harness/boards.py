@@ -168,13 +168,46 @@ def of_task(store: Store, name: str) -> list[Board]:
     return boards
 
 
-def rank(part: pl.DataFrame, units: pl.DataFrame, *, primary: str, higher_is_better: bool = True) -> pl.DataFrame:
+def rank(part: pl.DataFrame, units: pl.DataFrame | None, *, primary: str, higher_is_better: bool = True) -> pl.DataFrame:
     """The leaderboard of records that may share a table, ranked inside each support."""
     settings = _settings(part)
     within = [name for name in settings if name.startswith("support.")]
     return leaderboard.leaderboard(
         part, units, primary=primary, settings=settings, within=within, over=REPLICATES, higher_is_better=higher_is_better
     )
+
+
+def rows(part: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the leaderboard of records that may share a table, in its order: ``arm``, the settings, ``score``, ``evaluations``."""
+    table = rank(part, None, primary=part["primary"][0], higher_is_better=higher_is_better(part["primary"][0]))
+    key = ["arm", *_settings(part), "baseline", "baseline_version", "control", "selection"]
+    named = part.sort("fold", "evaluation").group_by(key, maintain_order=True).agg(evaluations="evaluation")
+    found = table.join(named, on=key, how="left", nulls_equal=True, maintain_order="left")
+    return found.select("arm", *_settings(part), "score", "evaluations")
+
+
+def protocol(part: pl.DataFrame) -> Sequence[str]:
+    """What is measured by records that may share a table, in a line."""
+    return _protocol(part, part["protocol"][0], "")
+
+
+def rankings(part: pl.DataFrame) -> list[dict[str, float]]:
+    """Method → score, a mapping for each support in which records that may share a table are ranked; what is not ranked is left out.
+
+    An arm with several rows at one support is several methods, told apart by their settings.
+    """
+    table = rank(part, None, primary=part["primary"][0], higher_is_better=higher_is_better(part["primary"][0])).filter(
+        pl.col("rank").is_not_null()
+    )
+    settings = [name for name in _settings(part) if name in table.columns]
+    within = [name for name in settings if name.startswith("support.")]
+    others = [
+        name for name in settings if name not in within and table.group_by("arm", *within).agg(pl.col(name).n_unique())[name].max() != 1
+    ]
+    named = [pl.format("{}={}", pl.lit(_short(name)), name).fill_null("") for name in others]
+    method = pl.concat_str("arm", *named, separator=" ").str.strip_chars()
+    groups = table.with_columns(method=method).partition_by(within, maintain_order=True) if within else [table.with_columns(method=method)]
+    return [dict(group.select("method", "score").iter_rows()) for group in groups]
 
 
 def _settings(part: pl.DataFrame) -> list[str]:
