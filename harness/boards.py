@@ -210,6 +210,7 @@ def _gathered(
             "leaderboard.rank",
             "publish.report.write",
             "publish.page.page",
+            "publish.document.document",
             "publish.tables.render",
             "publish.curve.label_efficiency",
             "boards.gather",
