@@ -168,14 +168,14 @@ def of_task(store: Store, name: str) -> list[Board]:
 
 def rank(part: pl.DataFrame, units: pl.DataFrame, *, primary: str, higher_is_better: bool = True) -> pl.DataFrame:
     """The leaderboard of records that may share a table, ranked inside each support."""
-    settings = _settings(part)
+    settings = settings_of(part)
     within = [name for name in settings if name.startswith("support.")]
     return leaderboard.leaderboard(
         part, units, primary=primary, settings=settings, within=within, over=REPLICATES, higher_is_better=higher_is_better
     )
 
 
-def _settings(part: pl.DataFrame) -> list[str]:
+def settings_of(part: pl.DataFrame) -> list[str]:
     """The columns that tell apart the rows of one arm."""
     from harness.store import RECORD
 
@@ -242,7 +242,7 @@ def _gathered(
         told = f"{CHOSEN}: score of the draw on the validation part, and of the median and the worst of all; every draw is in {TRIED}."
         extra = dataclasses.replace(extra, tables={**extra.tables, CHOSEN: _chosen(tuned, tries)}, notes=(*extra.notes, told))
     if info.parts:
-        shown = leaderboard.parts(part, table, info.parts, settings=_settings(part))
+        shown = leaderboard.parts(part, table, info.parts, settings=settings_of(part))
         told = f"{PARTS}: means over folds and seeds, as the score; empty where one of these is undefined."
         extra = dataclasses.replace(extra, tables={**extra.tables, PARTS: shown.rename(_short)}, notes=(*extra.notes, told))
     files = reports.write(board, extra, folder)
@@ -254,7 +254,8 @@ def _gathered(
         files.append(folder / TRIED)
         write_atomically(folder / TRIED, str(render(tuned, "csv")).encode())
     names = [path.name for path in files]
-    write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes}).encode())
+    told = {"title": title, "task": info.name, "command": facts["command"]}  # of no use here, and to who publishes this folder
+    write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes, **told}).encode())
     mirror = tracking.open_run(
         prepared.config["tracker"],
         prepared.output,
