@@ -52,7 +52,7 @@ def gather(prepared: Prepared) -> list[Gathered]:
         gaps = pending.filter(pl.col("task") == task.info.name, (pl.col("phase") != "tuning").fill_null(True))
         tries = made.tries.filter(task=task.info.name, protocol=task.info.protocol)
         notes = (
-            *_protocol(part, task.info.protocol, task.info.note),
+            *protocol(part, task.info.protocol, task.info.note),
             *_reconstructions(baselines),
             *_tuned(prepared, tries, task.info),
             *(f"{arm}: {n} evaluations are missing." for arm, n in gaps.group_by("arm", maintain_order=True).len().iter_rows()),
@@ -162,7 +162,7 @@ def of_task(store: Store, name: str) -> list[Board]:
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
         primary = part["primary"][0]
         table = rank(part, store.units(part["evaluation"]), primary=primary, higher_is_better=higher_is_better(primary))
-        boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, tuple(_protocol(part, part["protocol"][0], "")), {}))
+        boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, tuple(protocol(part, part["protocol"][0], "")), {}))
     return boards
 
 
@@ -186,7 +186,8 @@ def _short(column: str) -> str:
     return column.rsplit(".", 1)[-1]
 
 
-def _protocol(part: pl.DataFrame, protocol: str, note: str) -> Sequence[str]:
+def protocol(part: pl.DataFrame, protocol: str, note: str) -> Sequence[str]:
+    """What is said of a table first: the dataset, whether it is synthetic, the protocol, and the task's own note."""
     kind = "SYNTHETIC faces in the layout of" if part["synthetic"][0] else "Dataset"
     return (f"{kind} {part['dataset'][0]}; protocol {protocol}, task version {part['task_version'][0]}.", *([note] if note else []))
 

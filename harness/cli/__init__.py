@@ -16,6 +16,7 @@ VERBS = {
     "run": "One baseline on one task, by its whole protocol, with your overrides.",
     "status": "Done, running, pending, failed (why) and stale evaluations.",
     "leaderboard": "The ranked table of a task, with uncertainty.",
+    "publish": "Leaderboards as a site, Markdown, Parquet, LaTeX, and to W&B.",
     "rescore": "New scores from stored predictions; no model is run.",
     "export": "Predictions in the format of the task's challenge, or pictures.",
     "data": "check, synth or cache a dataset on disk.",
