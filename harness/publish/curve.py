@@ -74,7 +74,7 @@ def label_efficiency(
     styles = _styles(points)
     names = points.group_by(panels).len().sort("len", panels, descending=[True, False])[panels].to_list()
     texts: dict[str, str] = {}
-    with matplotlib.rc_context(LOOK):
+    with matplotlib.rc_context(LOOK | ({"axes.facecolor": "none"} if on_page else {})):
         across = min(len(names), 3)
         down = -(-len(names) // across)
         figure = Figure(figsize=(1.4 + 4.6 * across, 1.1 + 3.3 * down), layout="constrained")

@@ -62,6 +62,7 @@ def sortable(
     groups: Sequence[str] = (),
     breaks: Sequence[bool] = (),
     cells: Mapping[str, Sequence[Html]] | None = None,
+    fit: bool = False,
 ) -> str:
     """A table whose headings are buttons that sort it.
 
@@ -73,6 +74,7 @@ def sortable(
         groups: The groups one may filter by; with any, the table has a tool bar.
         breaks: Rows that begin a ranking.
         cells: Columns of markup in the place of those of the frame.
+        fit: As wide as it needs to be, not as wide as the page.
     """
     names = [name.rsplit(".", 1)[-1].replace("_", " ") for name in frame.columns]
     columns = [
@@ -92,7 +94,7 @@ def sortable(
         line = "".join(f"<td{' class=n' if n else ''}>{cell.markup}</td>" for cell, n in zip(row, numeric, strict=True))
         body.append(f"<tr{told}>{line}</tr>\n")
     table = (
-        f'<div class=wide tabindex=0 role=region aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
+        f'<div class="wide{" fit" if fit else ""}" tabindex=0 role=region aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody></table></div>"
     )
     return f"<div class=board>{_tools(groups)}{table}</div>" if groups else table
@@ -188,6 +190,7 @@ nav { font-size: .85rem; color: var(--soft) }
 .question { font-size: 1.1rem; color: var(--soft); margin: 0 0 1.25rem }
 .soft { color: var(--soft); font-size: .85rem }
 .banner { background: var(--warn-paper); color: var(--warn); padding: .6rem .9rem; border-radius: 6px; font-weight: 600 }
+.wide.fit { width: fit-content; max-width: 100% }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px }
 :is(.wide, button, summary, a, input, .point):focus-visible { outline: 2px solid #0072b2; outline-offset: 2px }
 table { border-collapse: collapse; width: 100%; font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
@@ -201,7 +204,7 @@ th button::after { content: "\\2195" / ""; opacity: .35; padding-left: .25em; fo
 th[aria-sort=ascending] button::after { content: "\\2191" / ""; opacity: 1 }
 th[aria-sort=descending] button::after { content: "\\2193" / ""; opacity: 1 }
 td.n { text-align: right }
-td.wrap, .fold { white-space: normal; min-width: 14rem }
+.fold { white-space: normal; min-width: min(27rem, 55vw) }
 tr.control td { color: var(--soft); background: var(--tint) }
 table:not(.sorted) tr.first:not(:first-child) td { border-top: 2px solid var(--soft) }
 .name { display: inline-block; max-width: 22rem; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; white-space: nowrap }

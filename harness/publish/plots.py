@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -14,6 +14,9 @@ from harness.publish.document import INK, LINE, SOFT
 from harness.publish.report import every_anchor
 from harness.publish.standing import Row, Standing
 from harness.publish.tables import cell_text, with_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 METHODS, CONTROLS = 8, 4
 """How many curves one figure holds: the best of each."""
@@ -97,8 +100,8 @@ def against_cost(standing: Standing, *, kinds: Sequence[str], on_page: bool) -> 
     kept = {row.name for row in best[:60]}
     control = next((row for row in best if "controls" in row.marks and row.facts["rank"] is not None), None)
     texts: dict[str, str] = {}
-    with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(8.4, 4.4), layout="constrained")
+    with matplotlib.rc_context(LOOK | ({"axes.facecolor": "none"} if on_page else {})):
+        figure = Figure(figsize=(10.6, 4.8), layout="constrained")
         axis = figure.subplots()
         for place, row in enumerate(row for row in points if row.name in kept):
             cost, facts = float(costs[row.name][column] or 0), row.facts
@@ -109,11 +112,6 @@ def against_cost(standing: Standing, *, kinds: Sequence[str], on_page: bool) -> 
             axis.plot([cost], [facts["score"]], "s" if muted else "o", color=colour, markersize=7, zorder=3, gid=f"cost-{place}")
             said = f"{_name(row, standing)}: {with_interval(facts['score'], facts['lo'], facts['hi'])}, {cost:.3g} {_unit(gpus)}"
             texts[f"cost-{place}"] = said + (", control" if muted else "")
-        for place, row in enumerate(best[:5]):
-            if row in points:
-                at = (float(costs[row.name][column] or 0), row.facts["score"])
-                label = _short(_name(row, standing)).replace("$", r"\$")
-                axis.annotate(label, at, xytext=(8, 7 if place % 2 else -11), textcoords="offset points", fontsize=8)
         if control is not None:
             label = f"best control: {_short(control.facts['arm'])} {control.facts['score']:.3f}".replace("$", r"\$")
             axis.axhline(control.facts["score"], color=SOFT, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1, label=label)
@@ -121,6 +119,7 @@ def against_cost(standing: Standing, *, kinds: Sequence[str], on_page: bool) -> 
         axis.set_xscale("log")
         low, high = min(axis.get_xlim()), max(axis.get_xlim())
         axis.set_xlim(low / 1.15, high * 1.6)  # room for the names
+        _labelled(axis, [(row, (float(costs[row.name][column] or 0), row.facts["score"])) for row in best if row in points], standing)
         axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if high / low < 12 else "")
         axis.set_xlabel(f"{_unit(gpus)} of all fits under a record (log)")
@@ -129,9 +128,22 @@ def against_cost(standing: Standing, *, kinds: Sequence[str], on_page: bool) -> 
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         at = f" ({', '.join(f'{name} {value}' for name, value in setting.items())})" if setting else ""
-        title = _short(f"Cost of {standing.title}{at}").replace("$", r"\$")
+        title = _short(f"Cost of {standing.title}{at}", 110).replace("$", r"\$")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
         return files(figure, kinds, texts if on_page else None)
+
+
+def _labelled(axis: Axes, points: Sequence[tuple[Row, tuple[float, float]]], standing: Standing) -> None:
+    """The names of the best beside their points, as far as they do not run into each other."""
+    taken: list[tuple[float, float]] = []
+    for row, at in points[:12]:
+        x, y = axis.transData.transform(at)
+        if any(abs(x - other) < 190 and abs(y - above) < 14 for other, above in taken):
+            continue
+        taken.append((x, y))
+        left = x > axis.transAxes.transform((0.72, 0))[0]
+        text = _short(_name(row, standing), 28).replace("$", r"\$")
+        axis.annotate(text, at, xytext=(-8 if left else 8, 4), textcoords="offset points", fontsize=8, ha="right" if left else "left")
 
 
 def interval(row: Row, low: float, high: float) -> str:
@@ -164,13 +176,16 @@ def losses(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         lines: dict[str, list[tuple[float, float]]] = {}
         for entry in entries:
             for name, value in entry.items():
-                if name != "epoch" and isinstance(value, int | float) and abs(value) < 1e12:
+                if name not in ("epoch", "seconds") and isinstance(value, int | float) and abs(value) < 1e12:
                     lines.setdefault(name, []).append((float(entry.get("epoch", len(lines))), float(value)))
         for name, points in lines.items():
             part, _, loss = name.rpartition("/")
             heading = f"loss {loss}" if part in ("train", "validation", "val") else name.replace("/", " ")
             panels.setdefault(heading, []).append((part, points))
-    return f"<div class=panels>{''.join(_lines(heading, lines) for heading, lines in panels.items())}</div>" if panels else ""
+    constant = {heading: {value for _, points in lines for _, value in points} for heading, lines in panels.items()}
+    drawn = "".join(_lines(heading, lines) for heading, lines in panels.items() if len(constant[heading]) > 1)
+    told = ", ".join(f"{heading} {min(values):.3g}" for heading, values in constant.items() if len(values) == 1)
+    return f"<div class=panels>{drawn}</div>" + (f"<p class=soft>Constant: {escape(cell_text(told))}.</p>" if told else "")
 
 
 def _lines(heading: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
@@ -180,7 +195,7 @@ def _lines(heading: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]
     wide, tall = right - left or 1.0, high - low or 1.0
 
     def place(point: tuple[float, float]) -> str:
-        return f"{40 + 190 * (point[0] - left) / wide:.1f},{90 - 68 * (point[1] - low) / tall:.1f}"
+        return f"{48 + 182 * (point[0] - left) / wide:.1f},{90 - 68 * (point[1] - low) / tall:.1f}"
 
     drawn = "".join(
         f"<polyline{' class=val' if part.startswith('val') else ''} points=\"{' '.join(map(place, points))}\"/>" for part, points in lines
@@ -188,9 +203,9 @@ def _lines(heading: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]
     told = f"{heading}: {len(lines)} lines over epochs {left:g} to {right:g}, values from {low:.3g} to {high:.3g}"
     return (
         f'<svg viewBox="0 0 240 110" role=img aria-label="{escape(cell_text(told))}"><title>{escape(cell_text(told))}</title>'
-        f'<text class=head x=4 y=12>{escape(_short(heading, 36))}</text><path d="M40 20V90H232"/>'
-        f'<text x=36 y=26 text-anchor=end>{high:.3g}</text><text x=36 y=92 text-anchor=end>{low:.3g}</text>'
-        f"<text x=40 y=104>{left:g}</text><text x=230 y=104 text-anchor=end>epoch {right:g}</text>{drawn}</svg>"
+        f'<text class=head x=4 y=12>{escape(_short(heading, 36))}</text><path d="M48 20V90H232"/>'
+        f'<text x=44 y=26 text-anchor=end>{high:.3g}</text><text x=44 y=92 text-anchor=end>{low:.3g}</text>'
+        f"<text x=48 y=104>{left:g}</text><text x=230 y=104 text-anchor=end>epoch {right:g}</text>{drawn}</svg>"
     )
 
 

@@ -121,7 +121,12 @@ def _made_again(again: Again, sweeps: Mapping[str, str], row: Row, known: Mappin
     parts = ["<h2>Made again</h2>"]
     if again.command:
         parts.append(f"<p>This command gives these very evaluations: what it composes to was compared with their identities.</p><pre class=wrap><code>{escape(again.command)}</code></pre>")
-        parts.append(f"<p class=soft>{escape(again.needs)}</p>" if again.needs else "")
+        commits = sorted({str(kept.get("environment", {}).get("commit") or "")[:12] for kept in known.values()} - {""})
+        needs = [again.needs] if again.needs else []
+        needs += [f"Made at commit {', '.join(commits)}"] if commits else []
+        if "stale" in row.marks:
+            needs.append("the source has changed since, while the version has not: the scores may be others now")
+        parts.append(f"<p class=soft>{escape('; '.join(needs))}.</p>" if needs else "")
     else:
         parts.append(f"<p>There is no single command for it: {escape(again.why_not)}.</p>")
     for command, address in sweeps.items():
@@ -146,7 +151,7 @@ def _by_fold(row: Row) -> str:
     cells = {(fold, seed): score for fold, seed, score, _ in means.iter_rows()}
     folds = row.records["fold"].unique().sort().to_list()
     lines = [{"fold": str(fold)} | {f"seed {seed}": _cell(cells.get((fold, seed))) for seed in seeds[:50]} for fold in folds[:200]]
-    return "<h2>By fold and seed</h2>" + sortable(pl.DataFrame(lines), "By fold and seed")
+    return "<h2>By fold and seed</h2>" + sortable(pl.DataFrame(lines), "By fold and seed", fit=True)
 
 
 def _cell(score: float | None) -> str:
@@ -182,7 +187,7 @@ def _by_unit(units: pl.DataFrame, standing: Standing) -> str:
     undefined = len(order) - len(found)
     told += f" {undefined} more have no score of their own." if undefined else ""
     told += f" The score of one {by} is over its own frames only, and so no part of the mean above."
-    table = sortable(pl.DataFrame(lines), f"By {by}", cells={"score": pictures})
+    table = sortable(pl.DataFrame(lines), f"By {by}", cells={"score": pictures}, fit=True)
     return f"<h2>By {by}</h2><p class=soft>{told}</p>{table}"
 
 
@@ -201,7 +206,7 @@ def _metrics(row: Row) -> str:
     ]
     if not lines:
         return ""
-    return "<h2>All metrics</h2>" + folded(f"{len(lines)} metrics: mean, least and most of its records", sortable(pl.DataFrame(lines), "All metrics"))
+    return "<h2>All metrics</h2>" + folded(f"{len(lines)} metrics: mean, least and most of its records", sortable(pl.DataFrame(lines), "All metrics", fit=True))
 
 
 def _fits(row: Row, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -272,7 +277,7 @@ def _provenance(row: Row, standing: Standing, known: Mapping[str, Mapping[str, A
                 lines.append({"part": str(part), **counts, "sha256 of its samples": str(counted.get("sha256", ""))[:16]})
     if lines:
         told = "No subject (or clip, or identical image) is on both sides of a split; what was counted, fold by fold:"
-        parts.append(folded("Proof of the guard", f"<p class=soft>{told}</p>" + sortable(pl.DataFrame(lines), "Proof of the guard")))
+        parts.append(folded("Proof of the guard", f"<p class=soft>{told}</p>" + sortable(pl.DataFrame(lines), "Proof of the guard", fit=True)))
     sources = {target: digest for kept in known.values() for target, digest in (kept.get("sources") or {}).items()}
     if sources:
         old = " (changed since)" if not stale.isdisjoint(known) else ""
@@ -283,5 +288,5 @@ def _provenance(row: Row, standing: Standing, known: Mapping[str, Mapping[str, A
     columns = ("evaluation", "fold", "seed", "setting", "score", "sha256")
     listed = row.records.select(columns).head(LISTED).with_columns(pl.col("sha256").str.slice(0, 16).alias("sha256"))
     told = f"{row.records.height} evaluations" + (f", the first {LISTED}" if row.records.height > LISTED else "")
-    parts.append(folded(told, sortable(listed.with_columns(pl.col("fold", "seed").cast(pl.String)), "Evaluations")))
+    parts.append(folded(told, sortable(listed.with_columns(pl.col("fold", "seed").cast(pl.String)), "Evaluations", fit=True)))
     return "".join(parts)

@@ -182,10 +182,10 @@ def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:
         lines.append(
             {
                 "task": standing.title,
+                "leader": said,
                 "data": "synthetic" if same["synthetic"] else "real",
                 "dataset": str(same["dataset"]),
                 "metric": standing.primary,
-                "leader": said,
                 "methods": str(len(methods)),
                 "controls": str(len(controls)),
                 "records": str(sum(row.records.height for row in standing.rows)),
@@ -198,13 +198,13 @@ def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:
         marks = [badge(f"{stale} stale", "stale")] if stale else []
         link = f'<a href="tasks/{standing.name}.html">{escape(short(standing.title, 60))}</a>'
         data = badge("synthetic", "stale") if same["synthetic"] else "real"
-        cells.append((Html(" ".join([link, *marks]), standing.title), Html(data, str(lines[-1]["data"])), Html(leads, said)))
+        cells.append((Html(" ".join([link, *marks]), standing.title), Html(data, str(lines[-1]["data"])), Html(f"<div class=fold>{leads}</div>", said)))
     if lines:
         columns = {name: [cell[place] for cell in cells] for place, name in enumerate(("task", "data", "leader"))}
         parts.append("<h2>Tasks</h2>" + sortable(pl.DataFrame(lines), "Tasks", cells=columns))
         told = (
             "A row is a table of its own: rows of different protocol, version or data are not compared.",
-            "Leader: its score with its 95 % interval over subjects, and how many others cannot be told from it (paired test, Holm, 5 %).",
+            "Leader: its score with its 95 % interval over subjects, and how many are tied: cannot be told from it (paired test, Holm, 5 %).",
         )
         parts.append("<ul class=legend>" + "".join(f"<li>{escape(line)}</li>" for line in told) + "</ul>")
     else:
@@ -232,7 +232,7 @@ def _leaders(standing: Standing) -> tuple[str, str]:
         facts = leader.facts
         score = with_interval(facts["score"], facts["lo"], facts["hi"])
         where = f"{facts['labels_per_clip']:.3g} labels: " if len(rankings) > 1 and facts["labels_per_clip"] is not None else ""
-        tied = f"{ties} cannot be told from it" if ties else "no tie" if facts["lo"] is not None else "untested"
+        tied = f"{ties} tied" if ties else "no tie" if facts["lo"] is not None else "untested"
         name = short(facts["arm"], 40) + (" (control)" if "controls" in leader.marks else "")
         shown.append((f"{escape(where)}<b>{escape(name)}</b> {score}, {tied}", f"{where}{name} {score}, {tied}"))
     if len(rankings) > 2:

@@ -82,6 +82,8 @@ def board(standing: Standing, linked_rows: Mapping[str, str]) -> str:
         shown = shown.with_columns(pl.Series("fit s", [f"{cost['fit s']:.3g}" if cost["fit s"] else "" for cost in costs]))
     if any(cost["GPU s"] for cost in costs):
         shown = shown.with_columns(pl.Series("GPU s", [f"{cost['GPU s']:.3g}" if cost["GPU s"] else "" for cost in costs]))
+    first = ["#", "method", "score"]  # what a phone shows without scrolling
+    shown = shown.select(*(name for name in first if name in shown.columns), pl.exclude(first))
     marks = [marked(row, brief=True) for row in standing.rows]
     shown = shown.with_columns(pl.Series("marks", [mark.text for mark in marks])) if any(mark.text for mark in marks) else shown
     low, high = _scale(standing.rows)
