@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -26,6 +26,7 @@ from harness.publish.document import Html, badge, document, short, sortable
 from harness.publish.standing import Row, Shelf, Standing, slug
 from harness.publish.tables import cell_text, with_interval
 from harness.reproducing import Reproducer
+from harness.store import Store
 
 PAGES = 400
 """Rows of one table that have a page of their own, unless somebody asks for more: the best, and controls before methods."""
@@ -89,22 +90,30 @@ def pages(shelf: Shelf, output: Path, *, extra: Sequence[Path] = (), most: int =
             sweeps={sweep.title: (f"../sweeps/{sweep.name}/index.html", sweep.command) for sweep in own},
             reported=task_page.reported_block(_reported(str(standing.same["task"]))),
         ).encode()
-        wanted = [name for row in shown for name in row.records["evaluation"]]
-        units = {part["evaluation"][0]: part for part in shelf.store.units(wanted).partition_by("evaluation", maintain_order=True)}
-        for row in shown:
+        for row, units in _with_units(shelf.store, shown):
             again = reproducer.again(row.records.to_dicts())
-            mine = [units[name] for name in row.records["evaluation"] if name in units]
             files[f"rows/{row.name}.html"] = row_page.page(
                 row,
                 standing,
                 shelf.store,
-                units=pl.concat(mine) if mine else None,
+                units=units,
                 table=f"../tasks/{standing.name}.html",
                 again=again,
                 sweeps={s.command: f"../sweeps/{s.name}/index.html" for s in own if s.command and row.facts["arm"] in s.arms},
                 stale=shelf.stale,
             ).encode()
     return files
+
+
+def _with_units(store: Store, rows: Sequence[Row]) -> Iterator[tuple[Row, pl.DataFrame | None]]:
+    """Rows with their sums, read for a hundred rows at a time."""
+    for start in range(0, len(rows), 100):
+        some = rows[start : start + 100]
+        sums = store.units(name for row in some for name in row.records["evaluation"])
+        parts = {part["evaluation"][0]: part for part in sums.partition_by("evaluation", maintain_order=True)} if sums.height else {}
+        for row in some:
+            mine = [parts[name] for name in row.records["evaluation"] if name in parts]
+            yield row, pl.concat(mine) if mine else None
 
 
 def _with_pages(standing: Standing, most: int) -> list[Row]:

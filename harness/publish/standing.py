@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +13,12 @@ from typing import Any
 import polars as pl
 
 from harness import boards, identity, leaderboard, plan, sweep
+from harness.errors import RequestError
 from harness.metrics import higher_is_better
-from harness.store import RECORD, Store
+from harness.store import RECORD, Store, write_atomically
 
-EXACT = 4_000
-"""Records of one table up to which it has intervals and tests, which cost a hundredth of a second a record; beyond, scores alone."""
+EXACT = 10_000
+"""Records of one table up to which it has intervals and tests, some milliseconds a record; beyond, scores alone."""
 
 KEPT = 2_000
 """Provenances and fits held in memory, some twenty kilobytes each."""
@@ -167,16 +170,35 @@ def _standing(store: Store, part: pl.DataFrame, stale: frozenset[str], failures:
     notes += told
     primary = flat["primary"][0]
     settings = [name for name in boards.settings_of(flat) if name not in boards.REPLICATES]
-    units = store.units(flat["evaluation"]) if flat.height <= EXACT else None
-    if units is None:
+    if flat.height > EXACT:
         notes.append(f"{flat.height} records in one table: it has no intervals and no tests; the tables of single sweeps have them.")
-    table = boards.rank(flat, units, primary=primary, higher_is_better=higher_is_better(primary))
+    table = _ranked(store, flat, primary)
     task = store.provenance(flat["provenance"][0] or "").get("task", {})
     own = tuple(failure for failure in failures if failure.get("task") == same["task"])
     rows = _rows(table, flat, settings, same, stale, {arm for failure in own for arm in failure.get("arms", ())}, higher_is_better(primary))
     protocol = boards.protocol(flat, same["protocol"], str(task.get("note") or ""))
     name = slug(same["task"], *(same[key] for key in leaderboard.SAME))
     return Standing(name, same, table, rows, primary, tuple(settings), (*protocol, *notes), task, own)
+
+
+def _ranked(store: Store, records: pl.DataFrame, primary: str) -> pl.DataFrame:
+    """The leaderboard, kept beside the store under the address of all that it depends on: the next time only what is new is computed."""
+    exact = records.height <= EXACT
+    sources = [identity.source_of(f"harness.{name}") for name in ("metrics.units", "statistics.Panel", "leaderboard.rank", "boards.rank")]
+    rows = records.select("evaluation", "arm", "score", "written", "sha256", "selection").rows()
+    key = identity.address([rows, primary, exact, [source and source[1] for source in sources]])
+    path = store.root.parent / "cache" / "leaderboards" / f"{key}.parquet"
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError):
+        pass
+    units = store.units(records["evaluation"]) if exact else None
+    table = boards.rank(records, units, primary=primary, higher_is_better=higher_is_better(primary))
+    buffer = io.BytesIO()
+    table.write_parquet(buffer)
+    with contextlib.suppress(RequestError):  # a store that may only be read
+        write_atomically(path, buffer.getvalue())
+    return table
 
 
 def _rows(
