@@ -166,8 +166,8 @@ def of_task(store: Store, name: str) -> list[Board]:
     return boards
 
 
-def rank(part: pl.DataFrame, units: pl.DataFrame, *, primary: str, higher_is_better: bool = True) -> pl.DataFrame:
-    """The leaderboard of records that may share a table, ranked inside each support."""
+def rank(part: pl.DataFrame, units: pl.DataFrame | None, *, primary: str, higher_is_better: bool = True) -> pl.DataFrame:
+    """The leaderboard of records that may share a table, ranked inside each support; without units no intervals and no tests."""
     settings = settings_of(part)
     within = [name for name in settings if name.startswith("support.")]
     return leaderboard.leaderboard(
@@ -255,8 +255,8 @@ def _gathered(
         files.append(folder / TRIED)
         write_atomically(folder / TRIED, str(render(tuned, "csv")).encode())
     names = [path.name for path in files]
-    told = {"title": title, "task": info.name, "command": facts["command"]}  # of no use here, and to who publishes this folder
-    write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes, **told}).encode())
+    known_by = {"title": title, "task": info.name, "command": facts["command"]}  # of no use here, and to who publishes this folder
+    write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes, **known_by}).encode())
     mirror = tracking.open_run(
         prepared.config["tracker"],
         prepared.output,

@@ -449,7 +449,7 @@ class _Builder:
         on_validation = phase == "tuning"
         if on_validation:
             _check_validation(task, rows, split, fold)
-        stages, last, entry = chain(one, given, task, data=snapshot.fingerprint, proof=proof, seed=seed)
+        stages, last, entry = chain(one, list(given), task, data=snapshot.fingerprint, proof=proof, seed=seed)
         evaluations: list[tuple[str, Setting]] = []
         all_of_it: list[tuple[str, str | None]] = []
         for text, setting, why_not in self._canonical(task, node, baseline, on_validation):

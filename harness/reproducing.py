@@ -147,7 +147,9 @@ class Reproducer:
     ) -> Iterator[tuple[str, Any, Any]]:
         """Where what is composed is not what was: path, what stands there, what stood there."""
         for part in ("task", "baseline"):
-            have, want = ({name: _without(value) if name == "stages" else value for name, value in tree[part].items()} for tree in (composed, wanted))
+            have, want = (
+                {name: _without(value) if name == "stages" else value for name, value in tree[part].items()} for tree in (composed, wanted)
+            )
             yield from _uneven(part, *({name: value for name, value in tree.items() if name not in _FACTS} for tree in (have, want)))
         stages = composed["baseline"].get("stages") or {}
         by_hand = [item.split("=")[0].lstrip("+") for item in given]
@@ -159,7 +161,11 @@ class Reproducer:
             )
             for path, old, new in _uneven("", have, want):
                 alike = all(_at(other, path[1:]) == new for _, other, _ in how)
-                yield (f"trainer{path}" if alike else f"baseline.stages.{stage}.trainer{path}"), old if alike else _at(own, f"trainer{path}"), new
+                yield (
+                    (f"trainer{path}" if alike else f"baseline.stages.{stage}.trainer{path}"),
+                    old if alike else _at(own, f"trainer{path}"),
+                    new,
+                )
         for stage, _, weighting in how[-1:]:
             if (composed.get("weighting") or (stages.get(stage) or {}).get("weighting")) != weighting:
                 yield from _uneven("weighting", composed.get("weighting"), weighting)
@@ -267,7 +273,9 @@ _NOTHING = object()
 
 def _without(stages: Any) -> Any:
     """Stages without trainer and weighting, which their fits tell."""
-    return {name: {key: value for key, value in stage.items() if key not in ("trainer", "weighting")} for name, stage in (stages or {}).items()}
+    return {
+        name: {key: value for key, value in stage.items() if key not in ("trainer", "weighting")} for name, stage in (stages or {}).items()
+    }
 
 
 def _set(path: str, have: Any, want: Any) -> list[str]:

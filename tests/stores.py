@@ -86,7 +86,10 @@ def enter(store: Store, arm: str, *, skill: float, setting: dict[str, Any] | Non
     record |= {"predictions": f"predictions/{record['evaluation']}.parquet", "sha256": "0" * 64}
     store.write_record(record, sums)
     if stage and store.fit(fit) is None:
-        history = [{"epoch": float(epoch), "train/valence": 1 / epoch, "validation/valence": 1.2 / epoch, "weight/valence": 1.0} for epoch in (1, 2, 3)]
+        history = [
+            {"epoch": float(epoch), "train/valence": 1 / epoch, "validation/valence": 1.2 / epoch, "weight/valence": 1.0}
+            for epoch in (1, 2, 3)
+        ]
         store.finish_fit(fit, {"fit": fit, "stage": stage, "trainer": {"epochs": 3}, "weighting": None, "seconds": 10.0})
         (store.fit_folder(fit) / "history.json").write_text(json.dumps(history))
     return str(record["evaluation"])
@@ -142,12 +145,27 @@ def large(output: Path, n: int, *, clips: int = 4, seed: int = 0) -> Store:
     row, rng = np.arange(n), np.random.default_rng(seed)
     arm = row // 250
     size = 2 ** (row % 5)
-    shared = {"n_samples": 600, "n_clips": clips, "n_subjects": clips, "seconds": 0.1, "fit_seconds": 9.0, "gpu_seconds": 0.0, "peak_memory": 2**28}
+    shared = {
+        "n_samples": 600,
+        "n_clips": clips,
+        "n_subjects": clips,
+        "seconds": 0.1,
+        "fit_seconds": 9.0,
+        "gpu_seconds": 0.0,
+        "peak_memory": 2**28,
+    }
     names = pl.DataFrame({"row": row}).select(evaluation=pl.format("{}", pl.col("row").cast(pl.String).str.zfill(20)))["evaluation"]
     settings = {int(s): identity.canonical({"support": {"size": int(s), "selection": "uniform"}}) for s in np.unique(size)}
     provenances = {}
     for one in np.unique(arm):
-        kept = {"environment": {"commit": "0" * 40}, "sources": {}, "guard": {"parts": {}}, "fits": [], "baseline": {"name": f"arm {one}"}, "task": {"name": f"task {one % 4}"}}
+        kept = {
+            "environment": {"commit": "0" * 40},
+            "sources": {},
+            "guard": {"parts": {}},
+            "fits": [],
+            "baseline": {"name": f"arm {one}"},
+            "task": {"name": f"task {one % 4}"},
+        }
         provenances[int(one)] = store.put(kept)
     records = pl.DataFrame(
         {
@@ -174,8 +192,14 @@ def large(output: Path, n: int, *, clips: int = 4, seed: int = 0) -> Store:
         written=pl.lit("2026-01-02T03:04:05+00:00"),
         **{name: pl.lit(name) for name in ("protocol", "dataset", "data", "selection", "predictions", "sha256")},
     )
-    records.select(pl.col(name).cast(dtype) for name, dtype in RECORD.items()).write_parquet(store.root / "records" / "000001-x.records.parquet")
-    one = metrics.units(predictions(0.7, 0, subjects=clips, frames=10), targets=("valence", "arousal")).filter(pl.col("clip").is_first_distinct()).head(clips)
+    records.select(pl.col(name).cast(dtype) for name, dtype in RECORD.items()).write_parquet(
+        store.root / "records" / "000001-x.records.parquet"
+    )
+    one = (
+        metrics.units(predictions(0.7, 0, subjects=clips, frames=10), targets=("valence", "arousal"))
+        .filter(pl.col("clip").is_first_distinct())
+        .head(clips)
+    )
     units = names.to_frame().join(one, how="cross")
     units.write_parquet(store.root / "records" / "000001-x.units.parquet")
     return store

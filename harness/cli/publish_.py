@@ -13,6 +13,9 @@ from harness.errors import RequestError
 if TYPE_CHECKING:
     from harness.publish.folder import Changed
 
+LISTED = 12
+"""Files that are named; more are counted."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -62,4 +65,6 @@ def publish(
 
 
 def _tell(where: Path, changed: Changed) -> None:
+    for name in (*changed.written, *changed.removed)[:LISTED]:
+        say(f"{'removed' if name in changed.removed else 'written'}: {where / name}")
     say(f"{where}: {len(changed.written)} files written, {changed.same} as they were, {len(changed.removed)} removed")

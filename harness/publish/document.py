@@ -93,8 +93,9 @@ def sortable(
         told += f' data-in="{escape(marks[i])}"' if marks else ""
         line = "".join(f"<td{' class=n' if n else ''}>{cell.markup}</td>" for cell, n in zip(row, numeric, strict=True))
         body.append(f"<tr{told}>{line}</tr>\n")
+    said = escape(caption)
     table = (
-        f'<div class="wide{" fit" if fit else ""}" tabindex=0 role=region aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
+        f'<div class="wide{" fit" if fit else ""}" tabindex=0 role=region aria-label="{said}"><table><caption>{said}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody></table></div>"
     )
     return f"<div class=board>{_tools(groups)}{table}</div>" if groups else table
@@ -211,8 +212,8 @@ table:not(.sorted) tr.first:not(:first-child) td { border-top: 2px solid var(--s
 .bar { display: block; width: 9rem; height: .8rem; margin: .1rem 0 0 auto; overflow: visible }
 .bar line { stroke: var(--soft); stroke-width: 2 } .bar .level { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 3 2 }
 .bar circle { fill: var(--mark) } tr.control .bar circle { fill: var(--soft) }
-.badge { display: inline-block; font-size: .72rem; line-height: 1.3; padding: .05rem .4rem; border: 1px solid var(--line); border-radius: 1rem;
-  color: var(--soft); background: var(--paper); white-space: nowrap }
+.badge { display: inline-block; font-size: .72rem; line-height: 1.3; padding: .05rem .4rem; border-radius: 1rem;
+  border: 1px solid var(--line); color: var(--soft); background: var(--paper); white-space: nowrap }
 .badge.stale, .badge.oracle, .badge.partial, .badge.failed { color: var(--warn); background: var(--warn-paper); border-color: currentColor }
 .badge.submitted { color: var(--link); border-color: currentColor }
 .tools { display: flex; flex-wrap: wrap; gap: .5rem 1.2rem; align-items: center; font-size: .85rem; margin: .75rem 0 }
@@ -236,7 +237,8 @@ figcaption { color: var(--soft); font-size: .85rem; padding: .3rem .2rem 0 }
 .tip { position: absolute; z-index: 2; max-width: min(22rem, 90vw); background: var(--ink); color: var(--paper); font-size: .8rem;
   padding: .3rem .6rem; border-radius: 6px; pointer-events: none; white-space: pre-line; overflow-wrap: anywhere }
 .tip[hidden] { display: none }
-pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; overflow-x: auto; font-size: .85rem }
+pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; overflow-x: auto;
+  font-size: .85rem }
 pre.wrap { white-space: pre-wrap }
 summary { cursor: pointer }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .2rem 1rem; font-size: .85rem }

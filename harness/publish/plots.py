@@ -68,7 +68,9 @@ def widest(standing: Standing) -> tuple[dict[str, str], list[Row]]:
     """The ranking with the most scored methods; of equal ones that with the most labels."""
 
     def size(ranking: tuple[dict[str, str], list[Row]]) -> tuple[int, float]:
-        scored = [row for row in ranking[1] if row.facts["score"] is not None and "methods" in row.marks and (cost_of(row)["fit s"] or 0) > 0]
+        scored = [
+            row for row in ranking[1] if row.facts["score"] is not None and "methods" in row.marks and (cost_of(row)["fit s"] or 0) > 0
+        ]
         return len(scored), max((row.facts["labels_per_clip"] or 0.0 for row in ranking[1]), default=0.0)
 
     return max(standing.rankings, key=size)
@@ -198,13 +200,13 @@ def _lines(heading: str, lines: Sequence[tuple[str, Sequence[tuple[float, float]
         return f"{48 + 182 * (point[0] - left) / wide:.1f},{90 - 68 * (point[1] - low) / tall:.1f}"
 
     drawn = "".join(
-        f"<polyline{' class=val' if part.startswith('val') else ''} points=\"{' '.join(map(place, points))}\"/>" for part, points in lines
+        f'<polyline{" class=val" if part.startswith("val") else ""} points="{" ".join(map(place, points))}"/>' for part, points in lines
     )
     told = f"{heading}: {len(lines)} lines over epochs {left:g} to {right:g}, values from {low:.3g} to {high:.3g}"
     return (
         f'<svg viewBox="0 0 240 110" role=img aria-label="{escape(cell_text(told))}"><title>{escape(cell_text(told))}</title>'
         f'<text class=head x=4 y=12>{escape(_short(heading, 36))}</text><path d="M48 20V90H232"/>'
-        f'<text x=44 y=26 text-anchor=end>{high:.3g}</text><text x=44 y=92 text-anchor=end>{low:.3g}</text>'
+        f"<text x=44 y=26 text-anchor=end>{high:.3g}</text><text x=44 y=92 text-anchor=end>{low:.3g}</text>"
         f"<text x=48 y=104>{left:g}</text><text x=230 y=104 text-anchor=end>epoch {right:g}</text>{drawn}</svg>"
     )
 

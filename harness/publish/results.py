@@ -65,9 +65,7 @@ def latex(standing: Standing, shown: pl.DataFrame, notes: Sequence[str]) -> str:
     """A booktabs table: leaders in bold, ``=`` where a row cannot be told from its leader, a rule between rankings."""
     numeric = [all(re.match(r"[<+-]?\d", cell) or not cell for cell in shown[name]) for name in shown.columns]
     firsts = {rows[0].name for _, rows in standing.rankings}
-    lines = [
-        f"% {cell_text(note)}" for note in (standing.title, *notes)
-    ]
+    lines = [f"% {cell_text(note)}" for note in (standing.title, *notes)]
     lines += [
         r"\begin{tabular}{" + "".join("r" if n else "l" for n in numeric) + "}",
         r"\toprule",

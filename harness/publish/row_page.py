@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -103,15 +103,23 @@ def _score(row: Row, standing: Standing) -> str:
     }
     if own["gain"] is not None:
         over = with_interval(own["gain"], own["gain_lo"], own["gain_hi"], sign=True)
-        rows["gain over the best control"] = f"{over} over {own['best_control']}" + (f", p {p_value(own['gain_p'])}" if own["gain_p"] else "")
+        rows["gain over the best control"] = f"{over} over {own['best_control']}" + (
+            f", p {p_value(own['gain_p'])}" if own["gain_p"] else ""
+        )
     if own["pooled"] is not None:
         rows["of all folds' frames together"] = number(own["pooled"])
     rows |= {f"± over {name.removeprefix('se_')}s": f"{own[name]:.3f}" for name in own if name.startswith("se_") and own[name] is not None}
     rows["selected by"] = own["selection"]
-    rows["labels given, a clip"] = "" if own["labels_per_clip"] is None else f"{own['labels_per_clip']:.3g} ({100 * own['labelled']:.3g} % of the frames)"
+    rows["labels given, a clip"] = (
+        "" if own["labels_per_clip"] is None else f"{own['labels_per_clip']:.3g} ({100 * own['labelled']:.3g} % of the frames)"
+    )
     rows["scored on"] = f"{own['n_subjects'] or 'unnamed'} subjects, {own['n_clips']} clips, in {own['n_records']} records"
     cost = plots.cost_of(row)
-    rows["fits under a record"] = "none" if not cost["fit s"] else f"{cost['fit s']:.3g} s of wall time" + (f", {cost['GPU s']:.3g} GPU-seconds" if cost["GPU s"] else ", no GPU")
+    rows["fits under a record"] = (
+        "none"
+        if not cost["fit s"]
+        else f"{cost['fit s']:.3g} s of wall time" + (f", {cost['GPU s']:.3g} GPU-seconds" if cost["GPU s"] else ", no GPU")
+    )
     if cost["memory"]:
         rows["most memory"] = f"{cost['memory'] / 2**20:.0f} MiB"
     return facts(rows)
@@ -120,8 +128,11 @@ def _score(row: Row, standing: Standing) -> str:
 def _made_again(again: Again, sweeps: Mapping[str, str], row: Row, known: Mapping[str, Mapping[str, Any]]) -> str:
     parts = ["<h2>Made again</h2>"]
     if again.command:
-        parts.append(f"<p>This command gives these very evaluations: what it composes to was compared with their identities.</p><pre class=wrap><code>{escape(again.command)}</code></pre>")
-        commits = sorted({str(kept.get("environment", {}).get("commit") or "")[:12] for kept in known.values()} - {""})
+        parts.append(
+            "<p>This command gives these very evaluations: what it composes to was compared with their identities.</p>"
+            f"<pre class=wrap><code>{escape(again.command)}</code></pre>"
+        )
+        commits = sorted({_commit(kept.get("environment", {})) for kept in known.values()} - {""})
         needs = [again.needs] if again.needs else []
         needs += [f"Made at commit {', '.join(commits)}"] if commits else []
         if "stale" in row.marks:
@@ -131,10 +142,13 @@ def _made_again(again: Again, sweeps: Mapping[str, str], row: Row, known: Mappin
         parts.append(f"<p>There is no single command for it: {escape(again.why_not)}.</p>")
     for command, address in sweeps.items():
         parts.append(f'<p>The sweep <a href="{escape(address)}">that made it</a>:</p><pre class=wrap><code>{escape(command)}</code></pre>')
-    for kept in known.values():
-        if sent := kept.get("submission"):
-            parts.append(facts({name: linked(str(value)) for name, value in sorted(sent.items()) if value}))
+    submissions = [kept["submission"] for kept in known.values() if kept.get("submission")]
+    parts += [facts({name: linked(str(value)) for name, value in sorted(sent.items()) if value}) for sent in submissions[:1]]
     return "".join(parts)
+
+
+def _commit(environment: Mapping[str, Any]) -> str:
+    return str(environment.get("commit") or "")[:12]
 
 
 def linked(text: str) -> Html:
@@ -182,7 +196,9 @@ def _by_unit(units: pl.DataFrame, standing: Standing) -> str:
     for name, value in found[:UNITS]:
         lines.append({by: short(str(name)), "score": f"{value:.3f}", "clips": clips[name]})
         share = 100 * (value - low) / (high - low) if high > low else 50
-        pictures.append(Html(f'{value:.3f}<svg class=bar aria-hidden=true><circle cx="{share:.1f}%" cy="50%" r="3.5"/></svg>', f"{value:.3f}"))
+        pictures.append(
+            Html(f'{value:.3f}<svg class=bar aria-hidden=true><circle cx="{share:.1f}%" cy="50%" r="3.5"/></svg>', f"{value:.3f}")
+        )
     told = f"The worst {UNITS} of {len(found)}." if len(found) > UNITS else f"All {len(found)}, the worst first."
     undefined = len(order) - len(found)
     told += f" {undefined} more have no score of their own." if undefined else ""
@@ -206,7 +222,9 @@ def _metrics(row: Row) -> str:
     ]
     if not lines:
         return ""
-    return "<h2>All metrics</h2>" + folded(f"{len(lines)} metrics: mean, least and most of its records", sortable(pl.DataFrame(lines), "All metrics", fit=True))
+    return "<h2>All metrics</h2>" + folded(
+        f"{len(lines)} metrics: mean, least and most of its records", sortable(pl.DataFrame(lines), "All metrics", fit=True)
+    )
 
 
 def _fits(row: Row, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -226,7 +244,8 @@ def _training(row: Row, known: Mapping[str, Mapping[str, Any]], store: Store) ->
     if not by_stage:
         return ""
     panels = "".join(
-        (f"<h3>Stage {escape(short(stage))}</h3>" if len(by_stage) > 1 else "") + plots.losses(histories) for stage, histories in by_stage.items()
+        (f"<h3>Stage {escape(short(stage))}</h3>" if len(by_stage) > 1 else "") + plots.losses(histories)
+        for stage, histories in by_stage.items()
     )
     fits = sum(map(len, by_stage.values()))
     return f"<h2>Learning curves</h2><p class=soft>A line a fit, {fits} in all; dashed: on the validation part.</p>{panels}"
@@ -258,15 +277,17 @@ def _provenance(row: Row, standing: Standing, known: Mapping[str, Mapping[str, A
         "data": f"{standing.same['dataset']}, fingerprint {standing.same['data']}",
         "protocol": f"{standing.same['protocol']}, task version {standing.same['task_version']}",
         "baseline": f"{row.facts['baseline']}, version {row.facts['baseline_version']}",
-        "records written": " to ".join(dict.fromkeys(str(row.records["written"].drop_nulls().sort()[at]) for at in (0, -1))) if row.records["written"].is_not_null().any() else "",
+        "records written": " to ".join(dict.fromkeys(str(row.records["written"].drop_nulls().sort()[at]) for at in (0, -1)))
+        if row.records["written"].is_not_null().any()
+        else "",
     }
     parts.append(facts(shared))
     for environment in environments.values():
         packages = environment.get("packages", {})
-        told = {name: value for name, value in environment.items() if name != "packages"}
-        told["packages"] = ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
+        hardware = {name: value for name, value in environment.items() if name != "packages"}
+        hardware["packages"] = ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
         dirty = " (with changes that were not committed)" if environment.get("dirty") else ""
-        parts.append(folded(f"Made at commit {str(environment.get('commit') or 'unknown')[:12]}{dirty}", facts(told), open=len(environments) == 1))
+        parts.append(folded(f"Made at commit {_commit(environment) or 'unknown'}{dirty}", facts(hardware), open=len(environments) == 1))
     guards = {identity.canonical(kept["guard"]): kept["guard"] for kept in known.values() if kept.get("guard")}
     lines = []
     for guard in guards.values():
@@ -276,8 +297,11 @@ def _provenance(row: Row, standing: Standing, known: Mapping[str, Mapping[str, A
                 counts = {key: str(counted.get(key, "")) for key in ("samples", "clips", "groups", "dropped")}
                 lines.append({"part": str(part), **counts, "sha256 of its samples": str(counted.get("sha256", ""))[:16]})
     if lines:
-        told = "No subject (or clip, or identical image) is on both sides of a split; what was counted, fold by fold:"
-        parts.append(folded("Proof of the guard", f"<p class=soft>{told}</p>" + sortable(pl.DataFrame(lines), "Proof of the guard", fit=True)))
+        groups = sorted({str(guard.get("group")) for guard in guards.values() if guard.get("group")})
+        told = f"Checked before a fit started, fold by fold: no {' or '.join(groups) or 'clip'} and no identical image on both sides of a split."
+        parts.append(
+            folded("Proof of the guard", f"<p class=soft>{told}</p>" + sortable(pl.DataFrame(lines), "Proof of the guard", fit=True))
+        )
     sources = {target: digest for kept in known.values() for target, digest in (kept.get("sources") or {}).items()}
     if sources:
         old = " (changed since)" if not stale.isdisjoint(known) else ""

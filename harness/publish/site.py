@@ -23,6 +23,7 @@ import polars as pl
 
 from harness.publish import row_page, task_page
 from harness.publish.document import Html, badge, document, short, sortable
+from harness.publish.page import SYNTHETIC
 from harness.publish.standing import Row, Shelf, Standing, slug
 from harness.publish.tables import cell_text, with_interval
 from harness.reproducing import Reproducer
@@ -164,7 +165,9 @@ def _told(folder: Path) -> dict[str, Any]:
 def _with_way_back(text: str, names: Sequence[str]) -> str:
     """A sweep's own page with a way to the index, and its files to take away."""
     back = '<nav aria-label=Breadcrumb><a href="../../index.html">All leaderboards</a></nav>'
-    listed = " · ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in names if name.replace("_", "").replace(".", "").isalnum())
+    listed = " · ".join(
+        f'<a href="{escape(name)}">{escape(name)}</a>' for name in names if name.replace("_", "").replace(".", "").isalnum()
+    )
     taken = f"<p class=soft>Files: {listed}</p>" if listed else ""
     return text.replace("<body><main>", f"<body><main>\n{back}", 1).replace("</main>", f"{taken}\n</main>", 1)
 
@@ -179,9 +182,12 @@ def _reported(task: str) -> list[Mapping[str, Any]]:
 
 
 def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:
-    parts = ["<h1>Leaderboards</h1>", "<p class=question>Which method labels faces best, from how few labels, at what cost, and how sure are we?</p>"]
+    parts = [
+        "<h1>Leaderboards</h1>",
+        "<p class=question>Which method labels faces best, from how few labels, at what cost, and how sure are we?</p>",
+    ]
     if shelf.standings and all(standing.same["synthetic"] for standing in shelf.standings):
-        parts.append(f"<p class=banner role=note>{row_page.SYNTHETIC}</p>")
+        parts.append(f"<p class=banner role=note>{SYNTHETIC}</p>")
     lines, cells = [], []
     for standing in shelf.standings:
         same = standing.same
@@ -207,13 +213,19 @@ def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:
         marks = [badge(f"{stale} stale", "stale")] if stale else []
         link = f'<a href="tasks/{standing.name}.html">{escape(short(standing.title, 60))}</a>'
         data = badge("synthetic", "stale") if same["synthetic"] else "real"
-        cells.append((Html(" ".join([link, *marks]), standing.title), Html(data, str(lines[-1]["data"])), Html(f"<div class=fold>{leads}</div>", said)))
+        cells.append(
+            (
+                Html(" ".join([link, *marks]), standing.title),
+                Html(data, str(lines[-1]["data"])),
+                Html(f"<div class=fold>{leads}</div>", said),
+            )
+        )
     if lines:
         columns = {name: [cell[place] for cell in cells] for place, name in enumerate(("task", "data", "leader"))}
         parts.append("<h2>Tasks</h2>" + sortable(pl.DataFrame(lines), "Tasks", cells=columns))
         told = (
             "A row is a table of its own: rows of different protocol, version or data are not compared.",
-            "Leader: its score with its 95 % interval over subjects, and how many are tied: cannot be told from it (paired test, Holm, 5 %).",
+            "Leader: its score, its 95 % interval over subjects, and how many are tied, which cannot be told from it (paired test, Holm, 5 %).",
         )
         parts.append("<ul class=legend>" + "".join(f"<li>{escape(line)}</li>" for line in told) + "</ul>")
     else:

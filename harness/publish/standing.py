@@ -87,9 +87,7 @@ class Standing:
         for row in self.rows:
             found.setdefault(tuple(row.facts[name] for name in within), []).append(row)
         short = [name.rsplit(".", 1)[-1] for name in within]
-        return [
-            ({name: value for name, value in zip(short, key, strict=True) if value is not None}, rows) for key, rows in found.items()
-        ]
+        return [({name: value for name, value in zip(short, key, strict=True) if value is not None}, rows) for key, rows in found.items()]
 
     @property
     def higher_is_better(self) -> bool:
@@ -238,16 +236,22 @@ def _told_apart(store: Store, records: pl.DataFrame) -> tuple[pl.DataFrame, list
         return records, []
     made: dict[str, str] = {}
     of_arm: dict[str, set[str]] = {}
-    for evaluation, arm, provenance in records.filter(pl.col("arm").is_in(sorted(double))).select("evaluation", "arm", "provenance").iter_rows():
+    for evaluation, arm, provenance in (
+        records.filter(pl.col("arm").is_in(sorted(double))).select("evaluation", "arm", "provenance").iter_rows()
+    ):
         kept = store.provenance(provenance)
         fits = [store.fit(fit) or {} for fit in kept.get("fits", [])]
         how = [[{k: v for k, v in (fit.get("trainer") or {}).items() if k not in plan.HOW}, fit.get("weighting")] for fit in fits]
         made[evaluation] = identity.address([kept.get("baseline"), how])[:6]
         of_arm.setdefault(arm, set()).add(made[evaluation])
     several = {arm for arm, configs in of_arm.items() if len(configs) > 1}
-    names = [f"{arm} · {made[evaluation]}" if arm in several else arm for evaluation, arm in records.select("evaluation", "arm").iter_rows()]
+    names = [
+        f"{arm} · {made[evaluation]}" if arm in several else arm for evaluation, arm in records.select("evaluation", "arm").iter_rows()
+    ]
     apart = records.with_columns(arm=pl.Series(names, dtype=pl.String))
     kept_last = apart.sort("written", "evaluation").unique(cell, keep="last", maintain_order=True).sort("evaluation")
-    notes = [f"Names that stand for several configs have the beginning of the config's hash: {', '.join(sorted(several))}."] if several else []
+    notes = (
+        [f"Names that stand for several configs have the beginning of the config's hash: {', '.join(sorted(several))}."] if several else []
+    )
     gone = apart.height - kept_last.height
     return kept_last, [*notes, *([f"{gone} records were made anew since and are left out."] if gone else [])]

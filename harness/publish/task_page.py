@@ -47,9 +47,15 @@ def page(
         told.append(f"{len(linked_rows)} of {len(standing.rows)} rows have a page of their own: the best, and the controls.")
     parts.append("<ul class=legend>" + "".join(f"<li>{escape(line)}</li>" for line in told) + "</ul>")
     if curve := plots.over_labels(standing, kinds=("svg",), on_page=True):
-        parts.append(_figure("Score over labelled frames", curve["svg"], "Bands are 95 % intervals; the controls are dashed. Point at a mark, or tab to it, to read it."))
+        parts.append(
+            _figure(
+                "Score over labelled frames",
+                curve["svg"],
+                "Bands are 95 % intervals; the controls are dashed. Point at a mark, or tab to it, to read it.",
+            )
+        )
     if cost := plots.against_cost(standing, kinds=("svg",), on_page=True):
-        told_of = "Time is wall time of a machine that may have trained others beside it. What is not fitted is not in it but for the best control's line."
+        told_of = "Wall time of a machine that may have trained others beside it. What is not fitted is not in it, but for the best control's line."
         parts.append(_figure("Score against cost", cost["svg"], told_of))
     parts.append(_failures(standing.failures))
     parts.append(reported)
@@ -130,7 +136,9 @@ def failed(failures: Sequence[Mapping[str, Any]]) -> str:
     """A table of failures, one line a reason."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for failure in failures:
-        found.setdefault((", ".join(map(str, failure.get("arms") or [failure.get("arm") or "?"])), str(failure.get("error", ""))), []).append(failure)
+        found.setdefault(
+            (", ".join(map(str, failure.get("arms") or [failure.get("arm") or "?"])), str(failure.get("error", ""))), []
+        ).append(failure)
     lines = [
         {"arm": short(arm), "failed": str(len(of)), "folds": _several(of, "fold"), "seeds": _several(of, "seed"), "why": short(why, 400)}
         for (arm, why), of in sorted(found.items())
@@ -150,7 +158,11 @@ def _others(standing: Standing, others: Sequence[tuple[Standing, str]]) -> str:
         same = [name for name in standing.same if standing.same[name] != other.same[name]]
         differs = [f"{name.replace('_', ' ')} {cell_text(other.same[name])}, not {cell_text(standing.same[name])}" for name in same]
         here, there = dict(_leaves(standing.task)), dict(_leaves(other.task))
-        keys = [key for key in sorted({*here, *there}) if here.get(key) != there.get(key) and key.split(".")[0] not in ("overrides", "protocol", "version")]
+        keys = [
+            key
+            for key in sorted({*here, *there})
+            if here.get(key) != there.get(key) and key.split(".")[0] not in ("overrides", "protocol", "version")
+        ]
         differs += [f"{key}: {short(str(there.get(key)))}, not {short(str(here.get(key)))}" for key in keys[:12]]
         listed = "".join(f"<li>{escape(short(text, 300))}</li>" for text in differs)
         heading = f"{other.title}, {other.same['protocol']}"

@@ -99,7 +99,13 @@ def test_two_publishes_of_a_store_are_the_same_bytes(output: Path, files: dict[s
     script += "print(hashlib.sha256(b''.join(n.encode() + d for n, d in sorted(f.items()))).hexdigest())"
     digests = set()
     for seed in ("1", "2"):  # of Python's hashes of strings: no order of a set may be seen
-        done = subprocess.run([sys.executable, "-c", script, str(output)], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed, **_environment()})
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(output)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, **_environment()},
+        )
         digests.add(done.stdout)
     assert len(digests) == 1
 
@@ -128,7 +134,13 @@ def test_what_was_scored_on_the_validation_part_is_left_out(files: dict[str, byt
 
 @pytest.mark.parametrize(
     ("arm", "marks"),
-    [("old", "methods stale"), ("half", "methods partial"), ("cheat", "methods oracle"), ("sent", "methods submitted"), ("mean", "controls")],
+    [
+        ("old", "methods stale"),
+        ("half", "methods partial"),
+        ("cheat", "methods oracle"),
+        ("sent", "methods submitted"),
+        ("mean", "controls"),
+    ],
 )
 def test_rows_that_are_not_as_the_others_say_so(files: dict[str, bytes], arm: str, marks: str) -> None:
     rows = re.findall(rf'<tr[^>]*data-in="([^"]*)"[^>]*>((?:(?!</tr>).)*>{arm}</a>.*?)</tr>', task(files, "folds-2", "cheat</a>"))
@@ -147,8 +159,28 @@ def test_what_failed_is_on_the_page_of_its_task_and_what_is_of_none_in_the_index
 
 
 def test_a_row_has_its_scores_config_curves_provenance_and_cost(files: dict[str, bytes]) -> None:
-    row = next(page for name, page in pages(files).items() if name.startswith("rows/") and "method" in page.text and "size 4" in page.text and "By subject" in page.text and "train" in page.text)
-    for text in ("By fold and seed", "seed 1", "s0", "Learning curves", "loss valence", "nowhere.Method", "Proof of the guard", "epochs: 3", "harness sweep toys", "of wall time", "0" * 12):
+    row = next(
+        page
+        for name, page in pages(files).items()
+        if name.startswith("rows/")
+        and "method" in page.text
+        and "size 4" in page.text
+        and "By subject" in page.text
+        and "train" in page.text
+    )
+    for text in (
+        "By fold and seed",
+        "seed 1",
+        "s0",
+        "Learning curves",
+        "loss valence",
+        "nowhere.Method",
+        "Proof of the guard",
+        "epochs: 3",
+        "harness sweep toys",
+        "of wall time",
+        "0" * 12,
+    ):
         assert text in row.text, text
     sent = next(page for name, page in pages(files).items() if name.startswith("rows/") and "another lab" in page.text)
     assert "https://example.org/paper?a=1&b=2" in sent.links
@@ -157,7 +189,13 @@ def test_a_row_has_its_scores_config_curves_provenance_and_cost(files: dict[str,
 
 def test_long_names_are_cut_where_they_are_headings_and_whole_where_they_are_searched(files: dict[str, bytes]) -> None:
     assert LONG.strip() in task(files, "folds-2", "cheat</a>")
-    assert max(len(title) for title in re.findall(r"<title>(.*?)</title>", "".join(d.decode() for n, d in files.items() if n.startswith("rows/")))) < 400
+    assert (
+        max(
+            len(title)
+            for title in re.findall(r"<title>(.*?)</title>", "".join(d.decode() for n, d in files.items() if n.startswith("rows/")))
+        )
+        < 400
+    )
 
 
 def test_only_what_was_published_before_is_removed(tmp_path: Path) -> None:
@@ -201,7 +239,9 @@ def test_one_name_of_two_configs_is_told_apart_and_what_was_made_anew_stands_onc
 
 
 def test_numbers_from_papers_stand_in_a_table_of_their_own() -> None:
-    block = task_page.reported_block([{"method": EVIL, "ccc": 0.6, "source": "https://arxiv.org/abs/1", "bad": "javascript:alert(1)"}, {"method": "b"}])
+    block = task_page.reported_block(
+        [{"method": EVIL, "ccc": 0.6, "source": "https://arxiv.org/abs/1", "bad": "javascript:alert(1)"}, {"method": "b"}]
+    )
     page = _Page(block)
     assert page.links == ["https://arxiv.org/abs/1"]
     assert "not ranked" in page.text
@@ -252,7 +292,9 @@ def test_tables_and_files_are_mirrored_offline_and_no_key_is_kept(harness: Run, 
 
     shutil.copytree(output, tmp_path / "out")
     key = "k" * 40
-    done = harness("publish", "--wandb", "--output-dir", str(tmp_path / "out"), env={**os.environ, "WANDB_API_KEY": key, "WANDB_MODE": "offline"})
+    done = harness(
+        "publish", "--wandb", "--output-dir", str(tmp_path / "out"), env={**os.environ, "WANDB_API_KEY": key, "WANDB_MODE": "offline"}
+    )
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*/*.wandb")
     found = read_wandb(run)
