@@ -3,8 +3,11 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO ?= outputs
+PUBLISHED ?= outputs/published
+RESULTS ?= results/synthetic
+SWEEPS ?= support_size pair_strategy loss_weighting
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check bench results clean
 
 install: $(STAMP)
 
@@ -28,6 +31,13 @@ check: $(STAMP)
 # Speed: ratios and medians, kept under results/perf; nothing is asserted.
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/perf --benchmark-enable --benchmark-only --benchmark-autosave
+
+# The leaderboards under results/, on synthetic data: what is missing is run, what differs from the commit is said. Hours without a GPU.
+results: $(STAMP)
+	set -e; for sweep in $(SWEEPS); do $(BIN)/harness sweep $$sweep output_dir=$(PUBLISHED); done
+	$(BIN)/harness publish --output-dir $(PUBLISHED) --results $(RESULTS)
+	git --no-pager diff --stat -- $(RESULTS)
+	git status --short -- $(RESULTS)
 
 clean:
 	rm -rf .venv outputs .pytest_cache .mypy_cache .ruff_cache

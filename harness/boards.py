@@ -52,7 +52,7 @@ def gather(prepared: Prepared) -> list[Gathered]:
         gaps = pending.filter(pl.col("task") == task.info.name, (pl.col("phase") != "tuning").fill_null(True))
         tries = made.tries.filter(task=task.info.name, protocol=task.info.protocol)
         notes = (
-            *_protocol(part, task.info.protocol, task.info.note),
+            *protocol(part, task.info.note),
             *_reconstructions(baselines),
             *_tuned(prepared, tries, task.info),
             *(f"{arm}: {n} evaluations are missing." for arm, n in gaps.group_by("arm", maintain_order=True).len().iter_rows()),
@@ -163,14 +163,14 @@ def of_task(store: Store, name: str) -> list[Board]:
         primary = part["primary"][0]
         table = rank(part, store.units(part["evaluation"]), primary=primary, higher_is_better=higher_is_better(primary))
         table = standing.marked(table, part, store)
-        notes = (*_protocol(part, part["protocol"][0], ""), *standing.notes(part, store))
+        notes = (*protocol(part), *standing.notes(part, store))
         boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, notes, {}))
     return boards
 
 
 def rank(part: pl.DataFrame, units: pl.DataFrame | None, *, primary: str, higher_is_better: bool = True) -> pl.DataFrame:
-    """The leaderboard of records that may share a table, ranked inside each support."""
-    settings = _settings(part)
+    """The leaderboard of records that may share a table, ranked inside each support; without units no intervals and no tests."""
+    settings = settings_of(part)
     within = [name for name in settings if name.startswith("support.")]
     return leaderboard.leaderboard(
         part, units, primary=primary, settings=settings, within=within, over=REPLICATES, higher_is_better=higher_is_better
@@ -180,15 +180,10 @@ def rank(part: pl.DataFrame, units: pl.DataFrame | None, *, primary: str, higher
 def rows(part: pl.DataFrame) -> pl.DataFrame:
     """The rows of the leaderboard of records that may share a table, in its order: ``arm``, the settings, ``score``, ``evaluations``."""
     table = rank(part, None, primary=part["primary"][0], higher_is_better=higher_is_better(part["primary"][0]))
-    key = ["arm", *_settings(part), "baseline", "baseline_version", "control", "selection"]
+    key = ["arm", *settings_of(part), "baseline", "baseline_version", "control", "selection"]
     named = part.sort("fold", "evaluation").group_by(key, maintain_order=True).agg(evaluations="evaluation")
     found = table.join(named, on=key, how="left", nulls_equal=True, maintain_order="left")
-    return found.select("arm", *_settings(part), "score", "evaluations")
-
-
-def protocol(part: pl.DataFrame) -> Sequence[str]:
-    """What is measured by records that may share a table, in a line."""
-    return _protocol(part, part["protocol"][0], "")
+    return found.select("arm", *settings_of(part), "score", "evaluations")
 
 
 def rankings(part: pl.DataFrame) -> list[dict[str, float]]:
@@ -199,7 +194,7 @@ def rankings(part: pl.DataFrame) -> list[dict[str, float]]:
     table = rank(part, None, primary=part["primary"][0], higher_is_better=higher_is_better(part["primary"][0])).filter(
         pl.col("rank").is_not_null()
     )
-    settings = [name for name in _settings(part) if name in table.columns]
+    settings = [name for name in settings_of(part) if name in table.columns]
     within = [name for name in settings if name.startswith("support.")]
     others = [
         name for name in settings if name not in within and table.group_by("arm", *within).agg(pl.col(name).n_unique())[name].max() != 1
@@ -210,7 +205,7 @@ def rankings(part: pl.DataFrame) -> list[dict[str, float]]:
     return [dict(group.select("method", "score").iter_rows()) for group in groups]
 
 
-def _settings(part: pl.DataFrame) -> list[str]:
+def settings_of(part: pl.DataFrame) -> list[str]:
     """The columns that tell apart the rows of one arm."""
     from harness.store import RECORD
 
@@ -221,9 +216,13 @@ def _short(column: str) -> str:
     return column.rsplit(".", 1)[-1]
 
 
-def _protocol(part: pl.DataFrame, protocol: str, note: str) -> Sequence[str]:
+def protocol(part: pl.DataFrame, note: str = "") -> Sequence[str]:
+    """What is said of a table first: the dataset, whether it is synthetic, the protocol, and the task's own note."""
     kind = "SYNTHETIC faces in the layout of" if part["synthetic"][0] else "Dataset"
-    return (f"{kind} {part['dataset'][0]}; protocol {protocol}, task version {part['task_version'][0]}.", *([note] if note else []))
+    return (
+        f"{kind} {part['dataset'][0]}; protocol {part['protocol'][0]}, task version {part['task_version'][0]}.",
+        *([note] if note else []),
+    )
 
 
 def _gathered(
@@ -245,6 +244,7 @@ def _gathered(
             "leaderboard.rank",
             "publish.report.write",
             "publish.page.page",
+            "publish.document.document",
             "publish.tables.render",
             "publish.curve.label_efficiency",
             "boards.gather",
@@ -278,7 +278,7 @@ def _gathered(
         told = f"{CHOSEN}: score of the draw on the validation part, and of the median and the worst of all; every draw is in {TRIED}."
         extra = dataclasses.replace(extra, tables={**extra.tables, CHOSEN: _chosen(tuned, tries)}, notes=(*extra.notes, told))
     if info.parts:
-        shown = leaderboard.parts(part, table, info.parts, settings=_settings(part))
+        shown = leaderboard.parts(part, table, info.parts, settings=settings_of(part))
         told = f"{PARTS}: means over folds and seeds, as the score; empty where one of these is undefined."
         extra = dataclasses.replace(extra, tables={**extra.tables, PARTS: shown.rename(_short)}, notes=(*extra.notes, told))
     if elsewhere.height:
@@ -292,7 +292,8 @@ def _gathered(
         files.append(folder / TRIED)
         write_atomically(folder / TRIED, str(render(tuned, "csv")).encode())
     names = [path.name for path in files]
-    write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes}).encode())
+    known_by = {"title": title, "task": info.name, "command": facts["command"]}  # of no use here, and to who publishes this folder
+    write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes, **known_by}).encode())
     mirror = tracking.open_run(
         prepared.config["tracker"],
         prepared.output,

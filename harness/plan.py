@@ -456,30 +456,7 @@ class _Builder:
         on_validation = phase == "tuning"
         if on_validation:
             _check_validation(task, rows, split, fold)
-        inputs = {
-            "data": snapshot.fingerprint,
-            "labels": proof["labels"],
-            "split": [proof["parts"][part]["sha256"] for part in splits.PARTS],
-            "targets": task.info.learned,
-            "classes": task.classes,
-            "seed": seed,
-        }
-        stages: list[StageSpec] = []
-        for name, stage in (baseline.get("stages") or {}).items():
-            trainer = copy.deepcopy({**one["trainer"], **(stage.get("trainer") or {})})
-            for dotted in given:  # what somebody set goes to every stage, also to one with settings of its own
-                if dotted.startswith("trainer."):
-                    _carry(one["trainer"], trainer, dotted.split(".")[1:])
-            trainers.read(trainer, f"baseline.stages.{name}.trainer" if stage.get("trainer") else "trainer")
-            what = {key: value for key, value in trainer.items() if key not in HOW}
-            own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
-            before = stages[-1].fit if stages else None
-            weighting = one.get("weighting") or stage.get("weighting")
-            fit = identity.address({**inputs, "stage": own, "weighting": weighting, "trainer": what, "previous": before})
-            stages.append(StageSpec(fit, name, own, trainer, weighting, seed))
-        arguments = {key: value for key, value in baseline.items() if key not in BASELINE_FACTS}
-        last = stages[-1].fit if stages else identity.address(inputs)
-        entry = entry_identity(last, [baseline["name"], baseline["version"], arguments], task.info)
+        stages, last, entry = chain(one, list(given), task, data=snapshot.fingerprint, proof=proof, seed=seed)
         evaluations: list[tuple[str, Setting]] = []
         all_of_it: list[tuple[str, str | None]] = []
         for text, setting, why_not in self._canonical(task, node, baseline, on_validation):
@@ -646,6 +623,56 @@ class _Tuner:
             return (sum(known) / len(known), None) if len(known) == len(names) else (None, "its score is undefined")
         failure = next((self._failures[name] for name in (added.fit, *names) if name in self._failures), None)
         return None, None if failure is None else str(failure.get("error") or "it failed")
+
+
+def chain(
+    one: Config, given: Sequence[str], task: Task, *, data: str, proof: Mapping[str, Any], seed: int
+) -> tuple[list[StageSpec], str, str]:
+    """What is fitted for a config on one split, by name.
+
+    Args:
+        one: Resolved.
+        given: Dotted keys that were set by hand; of the trainer, they go to every stage.
+        task: Of the config.
+        data: Its fingerprint.
+        proof: Of the guard.
+        seed: Of the fits.
+
+    Returns:
+        The stages (none of a control), the last fit's identity or that of the inputs where nothing is trained, and the entry's
+        (:func:`entry_identity`).
+    """
+    baseline = one["baseline"]
+    inputs = {
+        "data": data,
+        "labels": proof["labels"],
+        "split": [proof["parts"][part]["sha256"] for part in splits.PARTS],
+        "targets": task.info.learned,
+        "classes": task.classes,
+        "seed": seed,
+    }
+    stages: list[StageSpec] = []
+    for name, stage in (baseline.get("stages") or {}).items():
+        trainer = trainer_of(one, stage, given)
+        trainers.read(trainer, f"baseline.stages.{name}.trainer" if stage.get("trainer") else "trainer")
+        what = {key: value for key, value in trainer.items() if key not in HOW}
+        own = {key: value for key, value in stage.items() if key not in ("trainer", "weighting")}
+        before = stages[-1].fit if stages else None
+        weighting = one.get("weighting") or stage.get("weighting")
+        fit = identity.address({**inputs, "stage": own, "weighting": weighting, "trainer": what, "previous": before})
+        stages.append(StageSpec(fit, name, own, trainer, weighting, seed))
+    arguments = {key: value for key, value in baseline.items() if key not in BASELINE_FACTS}
+    last = stages[-1].fit if stages else identity.address(inputs)
+    return stages, last, entry_identity(last, [baseline["name"], baseline["version"], arguments], task.info)
+
+
+def trainer_of(one: Config, stage: Config, given: Sequence[str]) -> Config:
+    """The trainer of a stage: of the config, with the stage's own keys; what somebody set by hand goes to every stage all the same."""
+    trainer = copy.deepcopy({**one["trainer"], **(stage.get("trainer") or {})})
+    for dotted in given:
+        if dotted.startswith("trainer."):
+            _carry(one["trainer"], trainer, dotted.split(".")[1:])
+    return trainer
 
 
 def entry_identity(fit: str, entered: Sequence[Any], info: TaskInfo) -> str:

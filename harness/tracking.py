@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,22 @@ class Mirror:
             artifact.add(table, "leaderboard")
             run.log_artifact(artifact)
             run.log({name: table})
+
+        self._try(log)
+
+    def files(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Files as an artifact of the run; they are read before this returns."""
+
+        def log(run: Any) -> None:
+            import wandb
+
+            with tempfile.TemporaryDirectory() as folder:
+                artifact = wandb.Artifact(name, type="leaderboard-files")
+                for file, data in files.items():
+                    path = Path(folder) / file
+                    path.write_bytes(data)
+                    artifact.add_file(str(path), name=file, policy="mutable")
+                run.log_artifact(artifact)
 
         self._try(log)
 
@@ -142,3 +159,19 @@ def resume(job: Job, store: Store) -> Mirror:
         kind="evaluation",
         config={"fit": job.name, "fold": job.fold, "seed": job.seed, "arms": sorted({arm for _, arm, _ in job.entries})},
     )
+
+
+def publish(tracker: Config, output: Path, tables: Mapping[str, list[dict[str, Any]]], files: Mapping[str, bytes]) -> None:
+    """Tables and their files (figures among them) as one run: a table and an artifact each.
+
+    Args:
+        tracker: Its config.
+        output: Below which the run is written.
+        tables: Name → rows; names as W&B takes them (letters, digits, ``_``, ``-``, ``.``).
+        files: ``NAME/FILE`` → bytes.
+    """
+    mirror = open_run(tracker, output, name="leaderboards", group="publish", kind="leaderboards", config={"tables": sorted(tables)})
+    for name, rows in tables.items():
+        mirror.table(name, rows)
+        mirror.files(f"{name}-files", {path.rpartition("/")[2]: data for path, data in files.items() if path.startswith(f"{name}/")})
+    mirror.finish()

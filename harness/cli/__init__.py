@@ -18,6 +18,7 @@ VERBS = {
     "leaderboard": "The ranked table of a task, with uncertainty.",
     "compare": "Two of anything in a store against each other: differences, p-values, where.",
     "submit": "Somebody else's predictions: checked, scored here, entered beside the others.",
+    "publish": "Leaderboards as a site, Markdown, Parquet, LaTeX, and to W&B.",
     "rescore": "New scores from stored predictions; no model is run.",
     "export": "Predictions in the format of the task's challenge, or pictures.",
     "data": "check, synth or cache a dataset on disk.",

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RequestError
+from harness.publish.document import INK, LINE, described
+from harness.publish.tables import with_interval
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe & Ito's palette, told apart with any colour vision; methods take the strong ones, controls greys told apart by their dashes.
 _METHODS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "D", "^", "v", "P")
 _CONTROLS = ("#4d4d4d", "#808080", "#666666", "#999999", "#595959", "#8c8c8c")
 _DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2), (2, 2), (8, 2), (3, 1, 1, 1, 1, 1))
+
+LOOK: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "svg.hashsalt": "harness",
+    "svg.fonttype": "path",
+    "axes.unicode_minus": True,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+"""How every figure of a page looks."""
 
 
 def label_efficiency(
@@ -28,6 +41,8 @@ def label_efficiency(
     series: Sequence[str] = ("arm",),
     reference: float | None = None,
     note: str = "",
+    kinds: Sequence[str] = ("svg", "png"),
+    on_page: bool = False,
 ) -> dict[str, bytes]:
     """Draw the rows of a leaderboard as curves.
 
@@ -39,9 +54,11 @@ def label_efficiency(
         series: What makes one curve.
         reference: The score of the fully labelled control, drawn across.
         note: Above the legend: protocol, dataset, that it is synthetic, what the bands are.
+        kinds: Of files: ``svg``, ``png``, ``pdf``.
+        on_page: The SVG is for a page: on the page's own paper, and each point says what it is.
 
     Returns:
-        ``svg`` and ``png``; the same table gives the same bytes.
+        A file a kind; the same table gives the same bytes.
 
     Raises:
         RequestError: No row has both labels and a score.
@@ -56,14 +73,8 @@ def label_efficiency(
     points = points.with_columns(series=pl.concat_str([pl.col(name).fill_null("") for name in series], separator=" ").str.strip_chars())
     styles = _styles(points)
     names = points.group_by(panels).len().sort("len", panels, descending=[True, False])[panels].to_list()
-    fonts: Any = {
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "svg.hashsalt": "harness",
-        "svg.fonttype": "path",
-        "axes.unicode_minus": True,
-    }
-    with matplotlib.rc_context(fonts):
+    texts: dict[str, str] = {}
+    with matplotlib.rc_context(LOOK | ({"axes.facecolor": "none"} if on_page else {})):
         across = min(len(names), 3)
         down = -(-len(names) // across)
         figure = Figure(figsize=(1.4 + 4.6 * across, 1.1 + 3.3 * down), layout="constrained")
@@ -71,7 +82,8 @@ def label_efficiency(
         for axis in axes[len(names) :]:
             axis.remove()
         for axis, name in zip(axes, names, strict=False):
-            _panel(axis, points.filter(pl.col(panels) == name), styles, reference, f"{panels.rsplit('.', 1)[-1]}: {_plain(name)}")
+            heading = "" if name == "any" and len(names) == 1 else f"{panels.rsplit('.', 1)[-1]}: {_plain(name)}"
+            _panel(axis, points.filter(pl.col(panels) == name), styles, reference, heading, texts if on_page else None)
         figure.supylabel(_plain(score), fontsize=9)
         figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
         handles, labels = _legend(axes[: len(names)])
@@ -83,11 +95,28 @@ def label_efficiency(
             "alignment": "left",
         }
         figure.legend(handles, labels, loc="outside lower left", title=_plain(note), **look)
-        out = {}
-        for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160, "metadata": {"Software": None}})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, facecolor="white", **options)
-            out[kind] = buffer.getvalue()
+        return files(figure, kinds, texts if on_page else None)
+
+
+def files(figure: Figure, kinds: Sequence[str], texts: Mapping[str, str] | None = None, **options: Any) -> dict[str, bytes]:
+    """A figure as files, without a clock in them.
+
+    Args:
+        figure: By matplotlib.
+        kinds: ``svg``, ``png``, ``pdf``.
+        texts: Of an SVG for a page: gid of an artist → what it says; without a paper of its own.
+        options: Of ``savefig``.
+    """
+    of_kind: Any = {
+        "svg": {"metadata": {"Date": None}},
+        "png": {"dpi": 160, "metadata": {"Software": None}},
+        "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}},
+    }
+    out = {}
+    for kind in kinds:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, facecolor="white" if texts is None else "none", **of_kind[kind], **options)
+        out[kind] = buffer.getvalue() if texts is None else described(buffer.getvalue(), texts)
     return out
 
 
@@ -113,7 +142,10 @@ def _styles(points: pl.DataFrame) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _panel(axis: Axes, points: pl.DataFrame, styles: dict[str, dict[str, Any]], reference: float | None, title: str) -> None:
+def _panel(
+    axis: Axes, points: pl.DataFrame, styles: dict[str, dict[str, Any]], reference: float | None, title: str, texts: dict[str, str] | None
+) -> None:
+    """One panel; what each point says is put into ``texts``, by its gid."""
     import numpy as np
     import polars as pl
     from matplotlib.ticker import FuncFormatter, NullLocator
@@ -126,8 +158,12 @@ def _panel(axis: Axes, points: pl.DataFrame, styles: dict[str, dict[str, Any]], 
             axis.errorbar(x, y, yerr=[y - lo, hi - y], color=style["color"], capsize=3, linewidth=1.2)
         elif not curve["control"][0]:
             axis.fill_between(x, lo, hi, color=style["color"], alpha=0.15, linewidth=0)
+        for at, value, low, high in zip(x, y, lo, hi, strict=True) if texts is not None else ():
+            gid = f"point-{len(texts)}"  # type: ignore[arg-type]
+            texts[gid] = f"{name}, {at:.3g} labels a clip: {with_interval(value, *(None if np.isnan(v) else v for v in (low, high)))}"  # type: ignore[index]
+            axis.plot([at], [value], "o", color=style["color"], markersize=9, alpha=0, gid=gid, zorder=5)
     if reference is not None:
-        axis.axhline(reference, color="#222222", linewidth=1, linestyle=(0, (1, 3)), label="all training labels (linear probe)", zorder=1)
+        axis.axhline(reference, color=INK, linewidth=1, linestyle=(0, (1, 3)), label="all training labels (linear probe)", zorder=1)
     ticks = points.group_by("labels_per_clip").agg(pl.col("labelled").mean()).sort("labels_per_clip")
     axis.set_xscale("log", base=2)
     shares = {round(n, 6): share for n, share in ticks.iter_rows()}
@@ -137,7 +173,7 @@ def _panel(axis: Axes, points: pl.DataFrame, styles: dict[str, dict[str, Any]], 
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("labelled frames a clip, and their share")
     axis.set_title(title, loc="left", fontsize=10)
-    axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axis.grid(axis="y", color=LINE, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
 

@@ -98,7 +98,7 @@ def label_efficiency(board: Board, study: Study) -> Extra:
     """
     from harness.publish.curve import label_efficiency as draw
 
-    table = _every_anchor(board.table)
+    table = every_anchor(board.table)
     free = table.filter(pl.col("control") & (pl.col("labels_per_clip") == 0) & pl.col("score").is_not_null()).sort(
         "score", "arm", descending=[True, False]
     )
@@ -118,7 +118,7 @@ def label_efficiency(board: Board, study: Study) -> Extra:
     return Extra({"label efficiency": areas}, {f"label_efficiency.{kind}": data for kind, data in figures.items()}, (area, *told), headings)
 
 
-def _every_anchor(table: pl.DataFrame) -> pl.DataFrame:
+def every_anchor(table: pl.DataFrame) -> pl.DataFrame:
     """The same table, in which a row that no anchor changes (one support frame, or none) stands once for each anchor of its arm."""
     if "anchor" not in table.columns:
         return table

@@ -1,0 +1,70 @@
+"""``harness publish``: what a store holds as a static site, as files for a repository, and as a run of W&B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import ConfigDir, say
+from harness.errors import RequestError
+
+if TYPE_CHECKING:
+    from harness.publish.folder import Changed
+
+LISTED = 12
+"""Files that are named; more are counted."""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def publish(
+    to: Annotated[Path | None, typer.Option(help="A folder for the site; it can be put on any static host.", show_default=False)] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="A folder for Markdown, Parquet, LaTeX, SVG and PDF, a table each.", show_default=False)
+    ] = None,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Mirror tables and figures as one run of W&B, offline.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="With --wandb: send it now.")] = False,
+    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    rows: Annotated[int, typer.Option(min=0, help="Rows of a table that have a page of their own.")] = 400,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Publish the leaderboards of a store. Only what changed is written, only what was published before is removed.
+
+    At least one of --to, --results and --wandb.
+    """
+    if to is None and results is None and not wandb:
+        raise RequestError("nowhere to publish to", where="harness publish", remedy="give --to DIR, --results DIR or --wandb")
+    if online and not wandb:
+        raise RequestError("only W&B can be online", where="--online", remedy="give --wandb, too")
+    if not (output_dir / "store").is_dir():
+        raise RequestError(f"no store in {output_dir}", where="--output-dir", remedy="run a sweep first, or name another folder")
+    from harness import config
+    from harness.publish import folder, site, standing
+    from harness.publish import results as tables
+
+    extra = config_dir or []
+    config.use(extra)
+    shelf = standing.read(output_dir)
+    if to is not None:
+        _tell(to, folder.replace(to, site.pages(shelf, output_dir, extra=extra, most=rows)))
+    if results is not None or wandb:
+        commands = [(sweep.task, sweep.command) for sweep in site.sweeps(output_dir) if sweep.command]
+        files = tables.files(shelf, commands)
+        if results is not None:
+            _tell(results, folder.replace(results, files))
+        if wandb:
+            from harness import tracking
+
+            tracker = config.compose([f"tracker={'online' if online else 'offline'}"], extra)["tracker"]
+            boards = {standing.name: standing.table.to_dicts() for standing in shelf.standings}
+            tracking.publish(tracker, output_dir, boards, files)
+            say(f"mirrored: {len(boards)} tables, {'sent' if online else f'in {output_dir}/wandb; `wandb sync` sends them'}")
+
+
+def _tell(where: Path, changed: Changed) -> None:
+    for name in (*changed.written, *changed.removed)[:LISTED]:
+        say(f"{'removed' if name in changed.removed else 'written'}: {where / name}")
+    say(f"{where}: {len(changed.written)} files written, {changed.same} as they were, {len(changed.removed)} removed")
