@@ -490,7 +490,6 @@ def _failure(job: Job, error: BaseException) -> dict[str, Any]:
         "job": job.name,
         "task": job.task["name"],
         "arms": sorted({arm for _, arm, _ in job.entries}),
-        "task": job.task["name"],
         "fold": job.fold,
         "seed": job.seed,
         "error": f"{type(error).__name__}: {error}" if not isinstance(error, (FitError, RequestError)) else str(error),
