@@ -95,7 +95,7 @@ def label_efficiency(
             "alignment": "left",
         }
         figure.legend(handles, labels, loc="outside lower left", title=_plain(note), **look)
-        return files(figure, kinds, texts if on_page else None)
+        return files(figure, kinds, texts if on_page else None, bbox_inches="tight")
 
 
 def files(figure: Figure, kinds: Sequence[str], texts: Mapping[str, str] | None = None, **options: Any) -> dict[str, bytes]:

@@ -125,8 +125,10 @@ def inline(svg: bytes, name: str) -> str:
 
 
 def themed(svg: bytes, name: str) -> str:
-    """The same, on the paper of the page: text and lines follow its theme."""
-    text = inline(svg, name).replace("<svg", "<svg class=themed", 1)
+    """The same, on the paper of the page: text and lines follow its theme, and it is no larger than half as large again as it was drawn."""
+    width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', svg)
+    most = f' style="max-width: {float(width[1]) * 1.9:.0f}px"' if width else ""
+    text = inline(svg, name).replace("<svg", f"<svg class=themed{most}", 1)
     for colour, variable in ((INK, "--ink"), (SOFT, "--soft"), (LINE, "--line")):
         text = text.replace(colour, f"var({variable})")
     return text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from harness import identity
 from harness.leaderboard import ORACLE
 from harness.publish.curve import LOOK, files, label_efficiency
 from harness.publish.document import INK, LINE, SOFT
@@ -38,19 +39,19 @@ def over_labels(standing: Standing, *, kinds: Sequence[str], on_page: bool) -> d
     order = known.group_by("arm", "control").agg(pl.col("score").mean()).sort("score", "arm", descending=[standing.higher_is_better, False])
     shown = [arm for control, most in ((False, METHODS), (True, CONTROLS)) for arm in order.filter(control=control)["arm"].head(most)]
     panels = "support.selection" if "support.selection" in table.columns else "_all"
-    table = table.with_columns(_all=pl.lit("any")).with_columns(pl.col("arm").map_elements(_short, pl.String))
+    table = table.with_columns(_all=pl.lit("any")).with_columns(pl.col("arm").map_elements(_label, pl.String))
     others = [name for name in others_of(standing) if table[name].drop_nulls().n_unique() > 1]
     free = table.filter(pl.col("control") & (pl.col("labels_per_clip") == 0) & pl.col("score").is_not_null())
     reference = None if free.is_empty() else free["score"].max() if standing.higher_is_better else free["score"].min()
     left = order.height - len(shown)
     return label_efficiency(
-        table.filter(pl.col("arm").is_in([_short(arm) for arm in shown])),
+        table.filter(pl.col("arm").is_in([_label(arm) for arm in shown])),
         title=standing.title,
         score=standing.primary,
         panels=panels,
         series=("arm", *others),
         reference=reference,  # type: ignore[arg-type]
-        note=f"Bands: 95 % interval over subjects. {standing.notes[0]}" + (f" {left} more arms are in the table." if left else ""),
+        note=f"Bands: 95 % interval.{f' {left} more arms are in the table.' if left else ''}",
         kinds=kinds,
         on_page=on_page,
     )
@@ -225,6 +226,12 @@ def _name(row: Row, standing: Standing) -> str:
 def others_of(standing: Standing) -> list[str]:
     """The settings besides the support."""
     return [name for name in standing.settings if not name.startswith("support.")]
+
+
+def _label(arm: str) -> str:
+    """An arm in a legend: names that begin alike stay apart."""
+    text = _short(arm, 36)
+    return text if text == cell_text(arm) else f"{text} {identity.address(arm)[:4]}"
 
 
 def _short(text: str, most: int = 48) -> str:

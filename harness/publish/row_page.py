@@ -298,7 +298,7 @@ def _provenance(row: Row, standing: Standing, known: Mapping[str, Mapping[str, A
                 lines.append({"part": str(part), **counts, "sha256 of its samples": str(counted.get("sha256", ""))[:16]})
     if lines:
         groups = sorted({str(guard.get("group")) for guard in guards.values() if guard.get("group")})
-        told = f"Checked before a fit started, fold by fold: no {' or '.join(groups) or 'clip'} and no identical image on both sides of a split."
+        told = f"Checked before a fit started: no {' or '.join(groups) or 'clip'} and no identical image on both sides of a split."
         parts.append(
             folded("Proof of the guard", f"<p class=soft>{told}</p>" + sortable(pl.DataFrame(lines), "Proof of the guard", fit=True))
         )

@@ -199,7 +199,7 @@ def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:
                 "task": standing.title,
                 "leader": said,
                 "data": "synthetic" if same["synthetic"] else "real",
-                "dataset": str(same["dataset"]),
+                "dataset": short(str(same["dataset"]), 40),
                 "metric": standing.primary,
                 "methods": str(len(methods)),
                 "controls": str(len(controls)),
@@ -225,7 +225,7 @@ def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:
         parts.append("<h2>Tasks</h2>" + sortable(pl.DataFrame(lines), "Tasks", cells=columns))
         told = (
             "A row is a table of its own: rows of different protocol, version or data are not compared.",
-            "Leader: its score, its 95 % interval over subjects, and how many are tied, which cannot be told from it (paired test, Holm, 5 %).",
+            "Leader: its score, its 95 % interval over subjects, and how many are tied, which cannot be told from it (paired, Holm, 5 %).",
         )
         parts.append("<ul class=legend>" + "".join(f"<li>{escape(line)}</li>" for line in told) + "</ul>")
     else:
@@ -252,12 +252,12 @@ def _leaders(standing: Standing) -> tuple[str, str]:
         leader, ties = ranked[0], sum(bool(row.facts["tie"]) for row in ranked)
         facts = leader.facts
         score = with_interval(facts["score"], facts["lo"], facts["hi"])
-        where = f"{facts['labels_per_clip']:.3g} labels: " if len(rankings) > 1 and facts["labels_per_clip"] is not None else ""
+        where = f"labels {facts['labels_per_clip']:.3g}: " if len(rankings) > 1 and facts["labels_per_clip"] is not None else ""
         tied = f"{ties} tied" if ties else "no tie" if facts["lo"] is not None else "untested"
         name = short(facts["arm"], 40) + (" (control)" if "controls" in leader.marks else "")
         shown.append((f"{escape(where)}<b>{escape(name)}</b> {score}, {tied}", f"{where}{name} {score}, {tied}"))
     if len(rankings) > 2:
-        shown.append((f"{len(rankings) - 2} rankings between", f"{len(rankings) - 2} rankings between"))
+        shown.append((f"{len(rankings) - 2} more rankings between",) * 2)
     if not shown:
         return "nothing is ranked", "nothing is ranked"
     return "<br>".join(markup for markup, _ in shown), "; ".join(cell_text(text) for _, text in shown)

@@ -55,7 +55,9 @@ def page(
             )
         )
     if cost := plots.against_cost(standing, kinds=("svg",), on_page=True):
-        told_of = "Wall time of a machine that may have trained others beside it. What is not fitted is not in it, but for the best control's line."
+        told_of = (
+            "Wall time, of a machine that may have trained others beside. What is not fitted has no point; the line is the best control."
+        )
         parts.append(_figure("Score against cost", cost["svg"], told_of))
     parts.append(_failures(standing.failures))
     parts.append(reported)
@@ -88,10 +90,10 @@ def board(standing: Standing, linked_rows: Mapping[str, str]) -> str:
         shown = shown.with_columns(pl.Series("fit s", [f"{cost['fit s']:.3g}" if cost["fit s"] else "" for cost in costs]))
     if any(cost["GPU s"] for cost in costs):
         shown = shown.with_columns(pl.Series("GPU s", [f"{cost['GPU s']:.3g}" if cost["GPU s"] else "" for cost in costs]))
-    first = ["#", "method", "score"]  # what a phone shows without scrolling
-    shown = shown.select(*(name for name in first if name in shown.columns), pl.exclude(first))
     marks = [marked(row, brief=True) for row in standing.rows]
     shown = shown.with_columns(pl.Series("marks", [mark.text for mark in marks])) if any(mark.text for mark in marks) else shown
+    first = ["#", "method", "score", "marks"]  # what is seen without scrolling
+    shown = shown.select(*(name for name in first if name in shown.columns), pl.exclude(first))
     low, high = _scale(standing.rows)
     scores = [
         Html(f"{escape(text)}{plots.interval(row, low, high)}", text) for text, row in zip(shown["score"], standing.rows, strict=True)
