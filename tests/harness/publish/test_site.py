@@ -331,6 +331,7 @@ def test_tables_and_files_are_mirrored_offline_and_no_key_is_kept(harness: Run, 
     assert found["run"]["type"] == "leaderboards"
     assert [kind for _, kind in found["artifacts"]].count("leaderboard") == 4
     assert [kind for _, kind in found["artifacts"]].count("leaderboard-files") == 4
+    assert any("score_over_labels" in name for step in found["history"] for name in step)
     assert not any(key.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
 
 
