@@ -28,6 +28,9 @@ CHOSEN = "what was chosen"
 TRIED = "tried.csv"
 """The file with every draw."""
 
+ELSEWHERE = "reported elsewhere"
+"""The table of what papers say."""
+
 REPLICATES = ("fold", "seed", "support.draw")
 
 
@@ -282,7 +285,8 @@ def _gathered(
         told = f"{PARTS}: means over folds and seeds, as the score; empty where one of these is undefined."
         extra = dataclasses.replace(extra, tables={**extra.tables, PARTS: shown.rename(_short)}, notes=(*extra.notes, told))
     if elsewhere.height:
-        extra = dataclasses.replace(extra, tables={**extra.tables, reported.HEADING: elsewhere})
+        told = f"{ELSEWHERE}: {reported.HEADING[0].lower()}{reported.HEADING[1:]}."
+        extra = dataclasses.replace(extra, tables={**extra.tables, ELSEWHERE: elsewhere}, notes=(*extra.notes, told))
     files = reports.write(board, extra, folder)
     tables = {}
     for name, frame in extra.tables.items():

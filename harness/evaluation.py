@@ -229,6 +229,7 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
             "steps": fitted.steps,
             "seconds": fitted.seconds,
             "peak_memory": fitted.peak_memory,
+            "working_memory": fitted.working_memory,
             "world_size": world,
             "weights": identity.address_of_file(folder / "weights.safetensors"),
             "sources": provenance.sources(spec.config["_target_"]),

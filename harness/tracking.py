@@ -5,6 +5,7 @@ A tracker that cannot write costs a line in the log, never a fit.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -66,6 +67,18 @@ class Mirror:
                 run.log_artifact(artifact)
 
         self._try(log)
+
+    def pictures(self, pictures: Mapping[str, bytes]) -> None:
+        """PNGs, by name."""
+
+        def log(run: Any) -> None:
+            import wandb
+            from PIL import Image
+
+            run.log({name: wandb.Image(Image.open(io.BytesIO(data))) for name, data in pictures.items()})
+
+        if pictures:
+            self._try(log)
 
     def finish(self) -> None:
         self._try(lambda run: run.finish())
@@ -161,17 +174,25 @@ def resume(job: Job, store: Store) -> Mirror:
     )
 
 
-def publish(tracker: Config, output: Path, tables: Mapping[str, list[dict[str, Any]]], files: Mapping[str, bytes]) -> None:
-    """Tables and their files (figures among them) as one run: a table and an artifact each.
+def publish(
+    tracker: Config,
+    output: Path,
+    tables: Mapping[str, list[dict[str, Any]]],
+    files: Mapping[str, bytes],
+    pictures: Mapping[str, bytes],
+) -> None:
+    """Tables, their files and their pictures as one run: a table and an artifact each.
 
     Args:
         tracker: Its config.
         output: Below which the run is written.
         tables: Name → rows; names as W&B takes them (letters, digits, ``_``, ``-``, ``.``).
         files: ``NAME/FILE`` → bytes.
+        pictures: Name → PNG.
     """
     mirror = open_run(tracker, output, name="leaderboards", group="publish", kind="leaderboards", config={"tables": sorted(tables)})
     for name, rows in tables.items():
         mirror.table(name, rows)
         mirror.files(f"{name}-files", {path.rpartition("/")[2]: data for path, data in files.items() if path.startswith(f"{name}/")})
+    mirror.pictures(pictures)
     mirror.finish()

@@ -8,6 +8,8 @@ each reads its slice of the frames, and what looks at the whole batch runs on wh
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import hashlib
 import json
 import logging
@@ -119,11 +121,13 @@ class Fitted:
 
     Attributes:
         state: Weights and buffers of the stage's module, float32 on the CPU.
-        history: One entry an epoch: ``epoch``, ``lr``, ``seconds``, ``train/NAME`` and ``validation/NAME`` of every loss (means over the
-            epoch's batches that have a label for it; 0 where none has), ``weight/NAME``, what the weighting multiplied it with, or its
-            gradient (not there where it was in no batch), and what the weighting has learned of it (``log_variance/NAME``, say).
+        history: One entry an epoch: ``epoch``, ``lr``, ``seconds``, ``processor_seconds`` (of this process), ``train/NAME`` and
+            ``validation/NAME`` of every loss (means over the epoch's batches that have a label for it; 0 where none has), ``weight/NAME``,
+            what the weighting multiplied it with, or its gradient (not there where it was in no batch), and what the weighting has
+            learned of it (``log_variance/NAME``, say).
         seconds: Of all epochs, those before a restart included.
         peak_memory: Bytes: of the GPU where there is one, else of this process.
+        working_memory: Bytes: how far that is above what was held when the fit began.
         selected_epoch: The epoch ``state`` is of, from 1.
         steps: Batches trained on.
     """
@@ -132,6 +136,7 @@ class Fitted:
     history: list[dict[str, float]]
     seconds: float
     peak_memory: int
+    working_memory: int
     selected_epoch: int
     steps: int
 
@@ -174,10 +179,10 @@ def fit(
     if not validation.samples.height and (settings.selection == "validation" or settings.schedule.name == "plateau"):
         raise RequestError("there are no validation samples", where="trainer", remedy="select the last epoch, without a plateau schedule")
     torch.set_num_threads(settings.resources.cpus)
-    _reset_peak_memory(device)
+    held = _reset_peak_memory(device)
     ensure_process_group(device)
     stage.setup(train, validation, targets, classes, previous)
-    loop = _Loop(stage, train, validation, settings, weighting, seed, context, device)
+    loop = _Loop(stage, train, validation, settings, weighting, seed, context, device, held)
     try:
         return loop.run()
     finally:
@@ -373,8 +378,9 @@ class _Loop:
         seed: int,
         context: Context,
         device: torch.device,
+        held: int,
     ) -> None:
-        self.stage, self.settings, self.context, self.device = stage, settings, context, device
+        self.stage, self.settings, self.context, self.device, self.held = stage, settings, context, device, held
         self.seed = seeds.seed_of(seed, type(stage).__name__)
         self.pixels = {"train": _Pixels(train.frames, device), "validation": _Pixels(validation.frames, device)}
         self.validates = validation.samples.height > 0
@@ -407,11 +413,12 @@ class _Loop:
         if settings.selection == "last":
             epoch, state = settings.epochs, self._state()
         seconds = sum(entry["seconds"] for entry in self.history)
-        return Fitted(state, self.history, seconds, _peak_memory(self.device), epoch, self.steps)
+        peak = _peak_memory(self.device)
+        return Fitted(state, self.history, seconds, peak, max(peak - self.held, 0), epoch, self.steps)
 
     def _epoch(self, epoch: int) -> None:
         """Train, validate, move the learning rate, remember."""
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         lr = self.optimizer.param_groups[0]["lr"]
         entry = {"epoch": float(epoch), "lr": lr, **self._train(epoch), **(self._validate(epoch) if self.validates else {})}
         validation = [value for name, value in entry.items() if name.startswith("validation/")]
@@ -422,7 +429,8 @@ class _Loop:
             self.scheduler.step(mean)
         elif self.scheduler:
             self.scheduler.step()
-        self.history.append({**entry, "seconds": time.perf_counter() - started})
+        spent = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - worked}
+        self.history.append({**entry, **spent})
 
     def _train(self, epoch: int) -> dict[str, float]:
         self.engine.train()
@@ -635,12 +643,16 @@ def _free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else int(psutil.virtual_memory().available)
 
 
-def _reset_peak_memory(device: torch.device) -> None:
+def _reset_peak_memory(device: torch.device) -> int:
+    """Count from here on, and tell the bytes held now; a process that has fitted before gives back what it does not need."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with contextlib.suppress(OSError):  # a process that has fitted before starts from what it holds now; only Linux can
-            Path("/proc/self/clear_refs").write_text("5")
+        return torch.cuda.memory_allocated(device)
+    with contextlib.suppress(OSError, AttributeError):  # only Linux and its C library can
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak_memory(device)
 
 
 def _peak_memory(device: torch.device) -> int:

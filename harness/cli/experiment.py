@@ -54,7 +54,7 @@ def carry_out(
 
 
 def _show_board(board: Gathered, format: str, output: Path | None) -> None:
-    from harness.boards import CHOSEN
+    from harness.boards import CHOSEN, ELSEWHERE
     from harness.publish.tables import readable, render
 
     person = format in ("table", "markdown", "latex")
@@ -64,6 +64,9 @@ def _show_board(board: Gathered, format: str, output: Path | None) -> None:
         for name, frame in board.extra.tables.items():
             if name == CHOSEN and frame.height > LONG:
                 sys.stdout.write(f"\n{name}: {frame.height} choices, in {name.replace(' ', '_')}.csv\n")
+                continue
+            if name == ELSEWHERE:
+                sys.stdout.write(f"\n{name}: {frame.height} numbers, in {name.replace(' ', '_')}.csv\n")
                 continue
             sys.stdout.write("\n" + str(render(frame, format, title=name)))
         for path in board.written:

@@ -60,7 +60,8 @@ def publish(
 
             tracker = config.compose([f"tracker={'online' if online else 'offline'}"], extra)["tracker"]
             boards = {standing.name: standing.table.to_dicts() for standing in shelf.standings}
-            tracking.publish(tracker, output_dir, boards, files)
+            drawn = {f"{table.name}/{name}": data for table in shelf.standings for name, data in tables.pictures(table).items()}
+            tracking.publish(tracker, output_dir, boards, files, drawn)
             say(f"mirrored: {len(boards)} tables, {'sent' if online else f'in {output_dir}/wandb; `wandb sync` sends them'}")
 
 

@@ -129,7 +129,12 @@ def themed(svg: bytes, name: str) -> str:
     width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', svg)
     most = f' style="max-width: {float(width[1]) * 1.9:.0f}px"' if width else ""
     text = inline(svg, name).replace("<svg", f"<svg class=themed{most}", 1)
-    for colour, variable in ((INK, "--ink"), (SOFT, "--soft"), (LINE, "--line")):
+    for colour, variable in (
+        (INK, "--ink"),
+        (SOFT, "--soft"),
+        (LINE, "--line"),
+        *((grey, "--soft") for grey in ("#4d4d4d", "#595959", "#666666")),
+    ):
         text = text.replace(colour, f"var({variable})")
     return text
 

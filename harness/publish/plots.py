@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from harness import identity
-from harness.leaderboard import ORACLE
 from harness.publish.curve import LOOK, files, label_efficiency
 from harness.publish.document import INK, LINE, SOFT
 from harness.publish.report import every_anchor
@@ -26,13 +25,13 @@ _COLOUR, _SENT = "#0072B2", "#CC79A7"
 
 
 def over_labels(standing: Standing, *, kinds: Sequence[str], on_page: bool) -> dict[str, bytes] | None:
-    """Score over labelled frames a clip; None where the rows do not differ in these.
+    """Score over labelled frames a clip, of rows that are ranked; None where these do not differ in it.
 
     Args:
         standing: The table.
         kinds, on_page: As of :func:`harness.publish.curve.label_efficiency`.
     """
-    table = every_anchor(standing.table).filter(pl.col("selection") != ORACLE)
+    table = every_anchor(standing.table).filter(pl.col("rank").is_not_null())
     known = table.filter((pl.col("labels_per_clip") > 0) & pl.col("score").is_not_null())
     if known["labels_per_clip"].n_unique() < 2:
         return None
@@ -78,7 +77,7 @@ def widest(standing: Standing) -> tuple[dict[str, str], list[Row]]:
 
 
 def against_cost(standing: Standing, *, kinds: Sequence[str], on_page: bool) -> dict[str, bytes] | None:
-    """Score against the time of the fits of one record (of all GPUs, where there were any); the best control's score drawn through.
+    """Score of ranked rows against the time of the fits of one record (of all GPUs, where any worked); the best control drawn through.
 
     Args:
         standing: The table; of several rankings, the one that :func:`widest` gives.
@@ -95,7 +94,7 @@ def against_cost(standing: Standing, *, kinds: Sequence[str], on_page: bool) -> 
     costs = {row.name: cost_of(row) for row in rows}
     gpus = any((cost["GPU s"] or 0) > 0 for cost in costs.values())
     column = "GPU s" if gpus else "fit s"
-    scored = [row for row in rows if row.facts["score"] is not None and "oracle" not in row.marks]
+    scored = [row for row in rows if row.facts["rank"] is not None]
     points = [row for row in scored if (costs[row.name][column] or 0) > 0]
     if not points:
         return None

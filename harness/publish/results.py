@@ -17,6 +17,9 @@ from harness.publish.row_page import marked
 from harness.publish.standing import Shelf, Standing
 from harness.publish.tables import cell_text, legend, readable, render
 
+FIGURES = {"score_over_labels": plots.over_labels, "score_against_cost": plots.against_cost}
+"""Of every table that has what they show, by the names of their files."""
+
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -44,6 +47,12 @@ def files(shelf: Shelf, commands: Sequence[tuple[str, str]] = ()) -> dict[str, b
     return out
 
 
+def pictures(standing: Standing) -> dict[str, bytes]:
+    """The figures of one table as PNG, by name."""
+    drawn = {name: draw(standing, kinds=("png",), on_page=False) for name, draw in FIGURES.items()}
+    return {name: figure["png"] for name, figure in drawn.items() if figure}
+
+
 def of_table(standing: Standing, commands: Sequence[str] = ()) -> dict[str, bytes]:
     """The files of one table, by name."""
     shown = readable(standing.table).drop("note", strict=False)
@@ -55,7 +64,7 @@ def of_table(standing: Standing, commands: Sequence[str] = ()) -> dict[str, byte
     buffer = io.BytesIO()
     standing.table.with_columns(pl.Series("marks", [" ".join(row.marks) for row in standing.rows])).write_parquet(buffer)
     made = {"table.md": text.encode(), "table.parquet": buffer.getvalue(), "table.tex": latex(standing, shown, notes).encode()}
-    for name, draw in (("score_over_labels", plots.over_labels), ("score_against_cost", plots.against_cost)):
+    for name, draw in FIGURES.items():
         figure = draw(standing, kinds=("svg", "pdf"), on_page=False)
         made |= {f"{name}.{kind}": data for kind, data in (figure or {}).items()}
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -59,7 +60,7 @@ def report(board: Board, study: Study, *, reference: str = "equal", parts: Seque
     pictures = {
         "weights_over_training": over_training(_weights(fits, study, trained), title=f"Weights of {board.title}", note=note),
         "score_against_cost": against_cost(
-            points, title=f"Cost of {board.title}", score=board.primary, cost=f"time of an epoch, times that of {plain}", note=note
+            points, title=f"Cost of {board.title}", score=board.primary, cost=f"an epoch's time, in times of {plain}'s", note=note
         ),
     }
     return Extra(
@@ -68,8 +69,8 @@ def report(board: Board, study: Study, *, reference: str = "equal", parts: Seque
         notes=(
             f"{GAINS}: gains over {plain}, paired, with 95 % intervals over subjects and p with Holm's correction; trade: the "
             "parts that are surely gained (+) or lost (-), whose intervals do not hold 0.",
-            f"{COST}: medians over fits, of an epoch's time and of the most memory, over those of {plain}; wall time of a machine that "
-            "trained others beside it.",
+            f"{COST}: medians over fits, of an epoch's {'time' if fits['gpu'].any() else 'processor time'} and of the most memory that "
+            f"training added, over those of {plain}.",
             "Weights over training: what each loss, or its gradient, was multiplied with, over the mean of all; bands are the extremes of "
             "the fits.",
         ),
@@ -78,13 +79,15 @@ def report(board: Board, study: Study, *, reference: str = "equal", parts: Seque
 
 
 def _fits(study: Study) -> pl.DataFrame:
-    """The fits under the records that trained something: ``arm``, ``fit``, ``epochs``, ``seconds``, ``peak_memory``."""
+    """The fits that trained: ``arm``, ``fit``, ``seconds`` of an epoch, ``memory`` (bytes that training added), ``gpu``."""
     rows = []
     for arm, fit in study.records.select("arm", "fit").unique(maintain_order=True).iter_rows():
         known = study.fit(fit)
         if known:
-            rows.append((arm, fit, known["epochs"], known["seconds"], known["peak_memory"]))
-    schema = {"arm": pl.String, "fit": pl.String, "epochs": pl.Int64, "seconds": pl.Float64, "peak_memory": pl.Int64}
+            gpu = bool(known["trainer"]["resources"]["gpus"])
+            epochs = [entry["seconds" if gpu else "processor_seconds"] for entry in study.history(fit)]
+            rows.append((arm, fit, median(epochs) if epochs else None, known.get("working_memory"), gpu))
+    schema = {"arm": pl.String, "fit": pl.String, "seconds": pl.Float64, "memory": pl.Int64, "gpu": pl.Boolean}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -119,10 +122,8 @@ def _gains(gains: pl.DataFrame, trained: Sequence[str], plain: str, metrics: Seq
 
 
 def _cost(fits: pl.DataFrame, plain: str, trained: Sequence[str]) -> pl.DataFrame:
-    """``arm``, ``time`` and ``memory`` over the plain sum's, ``seconds`` of an epoch, ``fits``; the cheapest first."""
-    medians = fits.group_by("arm").agg(
-        seconds=(pl.col("seconds") / pl.col("epochs")).median(), memory=pl.col("peak_memory").median(), fits=pl.len()
-    )
+    """``arm``, ``time`` and ``memory`` over the plain sum's, ``seconds`` of an epoch, ``mebibytes``, ``fits``; the cheapest first."""
+    medians = fits.group_by("arm").agg(seconds=pl.col("seconds").median(), memory=pl.col("memory").median(), fits=pl.len())
     of_plain = medians.filter(arm=plain)
     return (
         medians.select(
@@ -130,6 +131,7 @@ def _cost(fits: pl.DataFrame, plain: str, trained: Sequence[str]) -> pl.DataFram
             time=pl.col("seconds") / of_plain["seconds"][0],
             memory=pl.col("memory") / of_plain["memory"][0],
             seconds="seconds",
+            mebibytes=pl.col("memory") / 2**20,
             fits="fits",
         )
         .filter(pl.col("arm").is_in(trained))

@@ -171,8 +171,7 @@ def test_text_has_contrast(browser: Any, root: Path, scheme: str) -> None:
             return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
         const under = element => { const ground = getComputedStyle(element).backgroundColor;
             return ground === "rgba(0, 0, 0, 0)" && element.parentElement ? under(element.parentElement) : ground; };
-        const names = ["h1", ".question", ".banner", "td", "tr.control td", "tr.control a", ".legend li", ".badge", ".badge.stale",
-            "nav a"];
+        const names = ["h1", ".question", ".banner", "tr.control td", "tr.control a", ".legend li", ".badge", ".badge.stale", "nav a"];
         return names.map(name => {
             const element = document.querySelector(name), a = light(getComputedStyle(element).color), b = light(under(element));
             return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); });

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -111,8 +114,6 @@ def test_two_publishes_of_a_store_are_the_same_bytes(output: Path, files: dict[s
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
 
 
@@ -217,8 +218,6 @@ def test_a_file_of_somebody_else_is_never_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "a/../../outside.txt", "..\\outside.txt", "", "."])
 def test_a_forged_manifest_removes_nothing_outside(tmp_path: Path, name: str) -> None:
-    import json
-
     (tmp_path / "outside.txt").write_text("keep")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "manifest.json").write_text(json.dumps({"files": {name: "0" * 64}}))
@@ -275,6 +274,40 @@ def test_the_command_writes_what_changed_and_says_so(harness: Run, output: Path,
     assert [found[0] for found in re.findall(r"(\d+) files written", second.stderr)] == ["0", "0"]
 
 
+def test_make_results_says_what_differs_from_the_commit(output: Path, tmp_path: Path) -> None:
+    root = PLUGIN.parents[1]
+
+    def run(*words: str) -> str:
+        path = {**os.environ, "PYTHONPATH": str(root)}
+        return subprocess.run(words, cwd=tmp_path, env=path, capture_output=True, text=True, check=True).stdout
+
+    binary = tmp_path / "bin"
+    binary.mkdir()
+    (binary / "harness").write_text(f'#!/bin/sh\nexec {sys.executable} -c "from harness.cli import main; main()" "$@"\n')
+    (binary / "harness").chmod(0o755)
+    run("git", "init", "-q")
+    make = (
+        "make",
+        "-f",
+        str(root / "Makefile"),
+        "-o",
+        ".venv/.installed",
+        "results",
+        "SWEEPS=",
+        "BIN=bin",
+        f"PUBLISHED={output}",
+        "RESULTS=made",
+    )
+    assert "?? made/" in run(*make)
+    run("git", "add", "made")
+    run("git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "made")
+    assert "made" not in run(*make).split("git status")[-1].replace("-- made", "")
+    table = next(tmp_path.glob("made/*/table.md"))
+    table.write_text("changed by hand")
+    run("git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-qam", "changed")
+    assert f" M made/{table.parent.name}/table.md" in run(*make)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [((), "give --to DIR"), (("--to", "x", "--online"), "give --wandb"), (("--to", "x", "--output-dir", "nowhere"), "no store")],
@@ -287,9 +320,6 @@ def test_a_request_that_cannot_be_is_one_line(harness: Run, arguments: tuple[str
 
 
 def test_tables_and_files_are_mirrored_offline_and_no_key_is_kept(harness: Run, output: Path, tmp_path: Path) -> None:
-    import os
-    import shutil
-
     shutil.copytree(output, tmp_path / "out")
     key = "k" * 40
     done = harness(
@@ -301,6 +331,7 @@ def test_tables_and_files_are_mirrored_offline_and_no_key_is_kept(harness: Run, 
     assert found["run"]["type"] == "leaderboards"
     assert [kind for _, kind in found["artifacts"]].count("leaderboard") == 4
     assert [kind for _, kind in found["artifacts"]].count("leaderboard-files") == 4
+    assert any("score_over_labels" in name for step in found["history"] for name in step)
     assert not any(key.encode() in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
 
 

@@ -100,8 +100,10 @@ def study(tmp_path: Path) -> tuple[Board, Study]:
             records.append(known | {"n_clips": 24, "n_subjects": 12})
             if arm != "mean":
                 seconds = 8.0 if arm == "slow" else 4.0
-                store.finish_fit(f"fit-{name}", {"epochs": 4, "seconds": seconds + seed / 10, "peak_memory": 2**20})
-                history = [{"epoch": e, "weight/a": 1.0, "weight/b": float(e), "train/a": 1.0} for e in (1, 2, 3, 4)]
+                trainer = {"resources": {"gpus": 0}}
+                store.finish_fit(f"fit-{name}", {"trainer": trainer, "working_memory": 2**20})
+                spent = {"seconds": 9.0, "processor_seconds": (seconds + seed / 10) / 4}
+                history = [spent | {"epoch": e, "weight/a": 1.0, "weight/b": float(e), "train/a": 1.0} for e in (1, 2, 3, 4)]
                 (store.fit_folder(f"fit-{name}") / "history.json").write_text(json.dumps(history))
     tuning = pl.DataFrame({"arm": ["equal a", "equal a", "equal b"], "score": [0.9, 0.5, 0.8], "chosen": [False, True, True]})
     frame, sums = pl.DataFrame(records), pl.concat(units)
