@@ -154,7 +154,7 @@ def slug(*names: object) -> str:
     """Names as a file name: what is harmless of the first one, and a hash of all.
 
     >>> slug("../<script>")
-    'script-fcecac1a'
+    'script-64268c16'
     """
     harmless = "-".join(re.findall(r"[a-z0-9_]+", str(names[0]).lower()))[:40].strip("-")
     return f"{harmless or 'unnamed'}-{identity.address([str(name) for name in names])[:8]}"

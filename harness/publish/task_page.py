@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -137,7 +138,7 @@ def _failures(failures: Sequence[Mapping[str, Any]]) -> str:
 def failed(failures: Sequence[Mapping[str, Any]]) -> str:
     """A table of failures, one line a reason."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for failure in failures:
+    for failure in ({**one, "error": str(one.get("error", "")).replace(str(Path.home()), "~")} for one in failures):
         found.setdefault(
             (", ".join(map(str, failure.get("arms") or [failure.get("arm") or "?"])), str(failure.get("error", ""))), []
         ).append(failure)
