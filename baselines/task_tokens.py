@@ -85,7 +85,6 @@ class TokenEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.project = nn.Conv2d(backbone.map_width, dim, 1)
-        self.memory = nn.LayerNorm(dim)
         self.tokens = nn.Parameter(torch.randn(tokens, dim) * 0.02)
         self.layers = nn.ModuleList(Layer(dim=dim, heads=heads, mlp=mlp, self_attention=self_attention) for _ in range(layers))
         self.last = nn.LayerNorm(dim)
@@ -96,9 +95,9 @@ class TokenEncoder(nn.Module):
 
     def asked(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
         """``(b, tokens, dim)``, and of each layer that has it the ``(b, tokens, tokens)`` attention of tokens to tokens."""
-        maps = self.project(self.backbone.maps(frames))
+        maps = self.project(self.backbone.maps(frames))  # not normalised: how strongly a cell shows something would be lost
         code = position_code(*maps.shape[1:]).to(maps).flatten(1).T
-        cells = self.memory(maps.flatten(2).transpose(1, 2))
+        cells = maps.flatten(2).transpose(1, 2)
         tokens, attention = self.tokens.expand(len(frames), -1, -1), []
         for layer in self.layers:
             tokens, weights = layer(tokens, cells, code)

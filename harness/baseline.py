@@ -131,7 +131,10 @@ class Stage(ABC):
 
     @abstractmethod
     def losses(self, module: nn.Module, step: Step) -> dict[str, Tensor]:
-        """Losses by name, one scalar an objective, of a training (``step.training``) or validation step."""
+        """Losses by name, one scalar an objective, of a training (``step.training``) or validation step.
+
+        One of exactly 0 says that the batch has no label for it, and is left to no weighting.
+        """
 
     def objectives(self) -> dict[str, str]:
         """The losses' names in their order, each with its kind (``harness.weighting``): ``regression``, ``likelihood`` or ``other``.

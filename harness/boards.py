@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from harness import identity, leaderboard, plan, sweep, tracking, tuning
+from harness import identity, leaderboard, plan, reported, standing, sweep, tracking, tuning
 from harness.config import instantiate
 from harness.metrics import higher_is_better
 from harness.publish.report import Board, Extra, Study
@@ -52,7 +52,7 @@ def gather(prepared: Prepared) -> list[Gathered]:
         gaps = pending.filter(pl.col("task") == task.info.name, (pl.col("phase") != "tuning").fill_null(True))
         tries = made.tries.filter(task=task.info.name, protocol=task.info.protocol)
         notes = (
-            *protocol(part, task.info.protocol, task.info.note),
+            *_protocol(part, task.info.protocol, task.info.note),
             *_reconstructions(baselines),
             *_tuned(prepared, tries, task.info),
             *(f"{arm}: {n} evaluations are missing." for arm, n in gaps.group_by("arm", maintain_order=True).len().iter_rows()),
@@ -162,7 +162,9 @@ def of_task(store: Store, name: str) -> list[Board]:
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
         primary = part["primary"][0]
         table = rank(part, store.units(part["evaluation"]), primary=primary, higher_is_better=higher_is_better(primary))
-        boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, tuple(protocol(part, part["protocol"][0], "")), {}))
+        table = standing.marked(table, part, store)
+        notes = (*_protocol(part, part["protocol"][0], ""), *standing.notes(part, store))
+        boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, notes, {}))
     return boards
 
 
@@ -173,6 +175,39 @@ def rank(part: pl.DataFrame, units: pl.DataFrame | None, *, primary: str, higher
     return leaderboard.leaderboard(
         part, units, primary=primary, settings=settings, within=within, over=REPLICATES, higher_is_better=higher_is_better
     )
+
+
+def rows(part: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the leaderboard of records that may share a table, in its order: ``arm``, the settings, ``score``, ``evaluations``."""
+    table = rank(part, None, primary=part["primary"][0], higher_is_better=higher_is_better(part["primary"][0]))
+    key = ["arm", *settings_of(part), "baseline", "baseline_version", "control", "selection"]
+    named = part.sort("fold", "evaluation").group_by(key, maintain_order=True).agg(evaluations="evaluation")
+    found = table.join(named, on=key, how="left", nulls_equal=True, maintain_order="left")
+    return found.select("arm", *settings_of(part), "score", "evaluations")
+
+
+def protocol(part: pl.DataFrame) -> Sequence[str]:
+    """What is measured by records that may share a table, in a line."""
+    return _protocol(part, part["protocol"][0], "")
+
+
+def rankings(part: pl.DataFrame) -> list[dict[str, float]]:
+    """Method → score, a mapping for each support in which records that may share a table are ranked; what is not ranked is left out.
+
+    An arm with several rows at one support is several methods, told apart by their settings.
+    """
+    table = rank(part, None, primary=part["primary"][0], higher_is_better=higher_is_better(part["primary"][0])).filter(
+        pl.col("rank").is_not_null()
+    )
+    settings = [name for name in settings_of(part) if name in table.columns]
+    within = [name for name in settings if name.startswith("support.")]
+    others = [
+        name for name in settings if name not in within and table.group_by("arm", *within).agg(pl.col(name).n_unique())[name].max() != 1
+    ]
+    named = [pl.format("{}={}", pl.lit(_short(name)), name).fill_null("") for name in others]
+    method = pl.concat_str("arm", *named, separator=" ").str.strip_chars()
+    groups = table.with_columns(method=method).partition_by(within, maintain_order=True) if within else [table.with_columns(method=method)]
+    return [dict(group.select("method", "score").iter_rows()) for group in groups]
 
 
 def settings_of(part: pl.DataFrame) -> list[str]:
@@ -186,7 +221,7 @@ def _short(column: str) -> str:
     return column.rsplit(".", 1)[-1]
 
 
-def protocol(part: pl.DataFrame, protocol: str, note: str) -> Sequence[str]:
+def _protocol(part: pl.DataFrame, protocol: str, note: str) -> Sequence[str]:
     """What is said of a table first: the dataset, whether it is synthetic, the protocol, and the task's own note."""
     kind = "SYNTHETIC faces in the layout of" if part["synthetic"][0] else "Dataset"
     return (f"{kind} {part['dataset'][0]}; protocol {protocol}, task version {part['task_version'][0]}.", *([note] if note else []))
@@ -220,7 +255,9 @@ def _gathered(
     sources.append(identity.source_of(report["_target_"]) if report else None)
     rows = part.select("evaluation", "arm", "written").rows()
     tried = tries.select("arm", "fold", "axes", "draw", "values", "score", "left_out", "chosen").rows()
-    key = identity.address([rows, [s and s[1] for s in sources], title, notes, facts, report, info.parts, tried])
+    elsewhere = reported.of_task(info.name)
+    made_of = [rows, [s and s[1] for s in sources], title, notes, facts, report, info.parts, tried, elsewhere.rows()]
+    key = identity.address(made_of)
     kept = folder / "kept.json"
     try:
         known = json.loads(kept.read_text(encoding="utf-8"))
@@ -246,6 +283,8 @@ def _gathered(
         shown = leaderboard.parts(part, table, info.parts, settings=settings_of(part))
         told = f"{PARTS}: means over folds and seeds, as the score; empty where one of these is undefined."
         extra = dataclasses.replace(extra, tables={**extra.tables, PARTS: shown.rename(_short)}, notes=(*extra.notes, told))
+    if elsewhere.height:
+        extra = dataclasses.replace(extra, tables={**extra.tables, reported.HEADING: elsewhere})
     files = reports.write(board, extra, folder)
     tables = {}
     for name, frame in extra.tables.items():

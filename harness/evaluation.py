@@ -152,7 +152,16 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
                         ready = Ready(job, lay_out(job.tasks.get(evaluation, job.task), job.snapshot, job.fold), baseline, store)
                     record = ready.evaluate(evaluation, arm, setting)
                 except Exception as error:  # a baseline is anybody's code: one bad evaluation stops no other
-                    store.fail(evaluation, _failure(job, error) | {"arm": arm, "setting": setting, "log": traceback.format_exc()[-4000:]})
+                    store.fail(
+                        evaluation,
+                        _failure(job, error)
+                        | {
+                            "task": job.tasks.get(evaluation, job.task)["name"],
+                            "arm": arm,
+                            "setting": setting,
+                            "log": traceback.format_exc()[-4000:],
+                        },
+                    )
                     outcome.failed += 1
                 else:
                     store.forget_failure(evaluation)
@@ -479,8 +488,8 @@ def _failure(job: Job, error: BaseException) -> dict[str, Any]:
     final = {"sources": provenance.sources(*(part["_target_"] for part in parts))} if isinstance(error, FitError) else {}
     return final | {
         "job": job.name,
-        "arms": sorted({arm for _, arm, _ in job.entries}),
         "task": job.task["name"],
+        "arms": sorted({arm for _, arm, _ in job.entries}),
         "fold": job.fold,
         "seed": job.seed,
         "error": f"{type(error).__name__}: {error}" if not isinstance(error, (FitError, RequestError)) else str(error),

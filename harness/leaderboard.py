@@ -17,6 +17,9 @@ SAME = ("task", "task_version", "protocol", "dataset", "data", "synthetic")
 ORACLE = "test (oracle)"
 """The selection rule that has seen the test labels: shown, never ranked."""
 
+SUBMITTED = "submitted"
+"""The selection rule of predictions that somebody sent in: scored here, selected nobody here knows how."""
+
 ALPHA = 0.05
 _ROW = ("baseline", "baseline_version", "control", "selection")  # besides the arm and its setting, never averaged over
 
@@ -205,6 +208,7 @@ def _rank(rows: pl.DataFrame, settings: Sequence[str], within: Sequence[str], hi
         pl.when(oracle).then(pl.lit("selected on the test set")),
         pl.when(undefined).then(pl.lit("undefined")),
         pl.when(partial).then(pl.format("{} of {} folds", "n_fold", folds)),
+        pl.when(pl.col("selection") == SUBMITTED).then(pl.lit(SUBMITTED)),
     ]
     note = pl.concat_list(why_not).list.drop_nulls().list.join("; ")
     ranked = pl.when(~(oracle | undefined | partial)).then("score")

@@ -185,15 +185,21 @@ def _check(frame: pl.DataFrame, targets: Sequence[str], classes: Sequence[str]) 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a metric is nearly normal, and the way back. Both map arrays of any shape."""
+    """Where a metric is nearly normal, and the way back. Both map arrays of any shape.
+
+    Attributes:
+        studentised: Whether its spread goes with its value, as that of squares does, which few subjects make up: its intervals then take
+            the spread in each draw anew (:mod:`harness.statistics`). Shares of frames are bounded and do without.
+    """
 
     forward: Callable[[Array], Array]
     backward: Callable[[Array], Array]
+    studentised: bool = False
 
 
-_FISHER_Z = Scale(lambda x: np.arctanh(np.clip(x, -1 + 1e-6, 1 - 1e-6)), np.tanh)
+_FISHER_Z = Scale(lambda x: np.arctanh(np.clip(x, -1 + 1e-6, 1 - 1e-6)), np.tanh, studentised=True)
 _ARCSINE = Scale(lambda x: np.arcsin(np.clip(2 * x - 1, -1, 1)), lambda z: (np.sin(np.clip(z, -np.pi / 2, np.pi / 2)) + 1) / 2)
-_LOGARITHM = Scale(lambda x: np.log(np.maximum(x, 1e-3)), np.exp)  # labels span 2: an error of a thousandth is none
+_LOGARITHM = Scale(lambda x: np.log(np.maximum(x, 1e-3)), np.exp, studentised=True)  # labels span 2: an error of a thousandth is none
 _COUNT = Scale(lambda x: x, lambda z: np.maximum(z, 0))
 _AS_IT_IS = Scale(lambda x: x, lambda z: z)
 

@@ -280,6 +280,13 @@ def make_task(node: Mapping[str, Any]) -> Task:
     return task
 
 
+def measured(one: Config, set_by_hand: Sequence[str]) -> Config:
+    """The task of a composed config with, as ``overrides``, what was set on top of its YAML."""
+    given = {dotted: value for dotted in set_by_hand if _of_task(dotted) and (value := _at(one, dotted)) is not None}
+    node: Config = one["task"] | {"overrides": given}
+    return node
+
+
 _splits: dict[tuple[str, str, int], tuple[pl.DataFrame, Split, dict[str, Any]]] = {}
 
 
@@ -493,7 +500,7 @@ class _Builder:
     def _task(self, one: Config, set_by_hand: Sequence[str]) -> tuple[dict[str, Any], Config, Task, Snapshot]:
         """What of a config was set by hand, its task's node, its task and its data."""
         given = {dotted: value for dotted in set_by_hand if (value := _at(one, dotted)) is not None}
-        node = one["task"] | {"overrides": {dotted: value for dotted, value in given.items() if _of_task(dotted)}}
+        node = measured(one, set_by_hand)
         key = identity.canonical(node)
         if key not in self.snapshots:
             self.snapshots[key] = self._snapshot_of(node, one)

@@ -32,15 +32,15 @@ PACKAGES = (
 @functools.cache
 def environment() -> dict[str, Any]:
     """Package versions, Python, processor and GPUs, and the git revision of the code that runs."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpus": _gpus(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
-        **_revision(),
-    }
+    hardware = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "gpus": _gpus()}
+    return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", **hardware, **software()}
+
+
+@functools.cache
+def software() -> dict[str, Any]:
+    """Python, package versions and the git revision: all that scoring depends on. Imports no torch."""
+    packages = {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    return {"python": platform.python_version(), "packages": packages, **_revision()}
 
 
 def sources(*targets: str) -> dict[str, str]:

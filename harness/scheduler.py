@@ -151,7 +151,18 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
             )
             last = next((line for line in reversed(log.splitlines()) if line.strip()), "the worker died")
             arms = sorted({arm for _, arm, _ in job.entries})
-            store.fail(job.name, {"job": job.name, "arms": arms, "fold": job.fold, "seed": job.seed, "error": last.strip(), "log": log})
+            store.fail(
+                job.name,
+                {
+                    "job": job.name,
+                    "task": job.task["name"],
+                    "arms": arms,
+                    "fold": job.fold,
+                    "seed": job.seed,
+                    "error": last.strip(),
+                    "log": log,
+                },
+            )
             self.epochs.pop(trial.trial_id, None)
             self.tell()
 

@@ -274,6 +274,23 @@ class Store:
             for path in [*old, *old_units, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose)]:
                 path.unlink(missing_ok=True)
 
+    def forget(self, evaluations: Iterable[str]) -> None:
+        """Take records and their predictions out of the store, packed ones too. Sums in packs stay, which nothing asks for."""
+        gone = set(evaluations)
+        paths = self.records().filter(pl.col("evaluation").is_in(sorted(gone)))["predictions"].to_list()
+        (self.root / "records").mkdir(parents=True, exist_ok=True)
+        with (self.root / "records" / ".packing").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            for pack in self._packs("records"):
+                records = pl.read_parquet(pack)
+                kept = records.filter(~pl.col("evaluation").is_in(sorted(gone)))
+                if kept.height < records.height:
+                    self._write_parquet(pack.name, kept)
+            for evaluation in gone:
+                (self.root / "records" / f"{evaluation}.json").unlink(missing_ok=True)
+        for path in paths:
+            (self.root / path).unlink(missing_ok=True)
+
     def fail(self, name: str, failure: Mapping[str, Any]) -> None:
         """Remember that a fit or an evaluation failed, and why."""
         write_atomically(self.root / "failures" / f"{name}.json", json.dumps(failure, indent=1, sort_keys=True).encode())

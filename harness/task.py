@@ -116,6 +116,9 @@ class Task(ABC):
     scores_support = False
     """Whether the protocol scores the frames whose labels were given; such a protocol says so in its note."""
 
+    needs_probabilities = False
+    """Whether the score asks for the probability of every expression, and not only for the answer."""
+
     def select(self, samples: pl.DataFrame) -> pl.DataFrame:
         """The rows of the dataset this protocol uses, with labels as the protocol defines them."""
         return samples.filter(pl.any_horizontal(pl.col(*self.info.targets).is_not_null()))
@@ -171,3 +174,18 @@ class Task(ABC):
         raise RequestError(
             f"{self.info.name} is of no challenge", remedy="its predictions are Parquet files: see `harness list evaluations`"
         )
+
+    def read_submission(self, path: Path, problems: Problems) -> pl.DataFrame:
+        """What somebody predicted, from a file (or folder) in the format of the challenge that this task is of.
+
+        Args:
+            path: Of it.
+            problems: Takes what cannot be read, with its line.
+
+        Returns:
+            Columns ``line``, ``image`` (as written), ``clip``, ``frame`` and the predictions by name; null where a cell is none.
+
+        Raises:
+            RequestError: The task is of no challenge, or this is no file of it.
+        """
+        raise RequestError(f"{path.name} has no column 'sample'", remedy="give Parquet or csv: see `harness submit --template`")

@@ -29,13 +29,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from harness import seeds
 from harness import trainer as trainer_settings
 from harness.augmentation import augment
 from harness.baseline import Data, Previous, Stage
+from harness.descent import Descent, Objective
 from harness.errors import FitError, RequestError
 from harness.frames import Frames
 from harness.trainer import Augment, Trainer
-from harness.weighting import GradientWeighting, Weighting
+from harness.weighting import Weighting
 
 log = logging.getLogger(__name__)
 
@@ -321,7 +323,7 @@ class _Step:
         frames = self.pixels[self.index[self.places, column]]
         if not self.training:
             return frames
-        generator = torch.Generator().manual_seed(_seed(self.seed, column, view))
+        generator = torch.Generator().manual_seed(seeds.seed_of(self.seed, column, view))
         with torch.autocast(self.device.type, enabled=False):  # geometry in bf16 would be off by pixels
             return augment(frames, self.augmentation, generator, self.places, len(self.index))
 
@@ -334,182 +336,6 @@ class _Step:
 
     def rows(self, values: Tensor, column: int = 0) -> Tensor:
         return values[torch.from_numpy(self.index[:, column]).to(values.device)].to(self.device)
-
-
-class _Objective(nn.Module):
-    """A stage's module and its weighting as what DeepSpeed runs: a step in, the losses or the scalar to descend out."""
-
-    def __init__(self, stage: Stage, weighting: Weighting) -> None:
-        super().__init__()
-        self.stage, self.module, self.weighting = stage, stage.module(), weighting
-        self.names = tuple(stage.objectives())
-
-    def forward(self, asked: _Step | _Direction, *, weighted: bool = False) -> tuple[Tensor, ...]:
-        """The losses, in the order of their names. Weighted: the scalar, the losses, and its derivative by each of them.
-
-        Of a direction, the scalar whose gradient it is.
-        """
-        with torch.autocast(asked.device.type, enabled=False):
-            if isinstance(asked, _Direction):
-                return (asked.scalar(),)
-        losses = self.stage.losses(self.module, asked)
-        self.names = self.names or tuple(losses)
-        if self.names != tuple(losses):
-            raise FitError(f"{type(self.stage).__name__} gives losses {', '.join(losses)} where it gave {', '.join(self.names)}")
-        found = {name: loss.float() for name, loss in losses.items()}
-        if not weighted:
-            return tuple(found.values())
-        with torch.autocast(asked.device.type, enabled=False):
-            values = torch.stack(list(found.values()))
-            present = _present(dict(zip(self.names, values.unbind(), strict=True)))
-            total = self.weighting(present, asked.generator) if present else values.sum()
-            (weights,) = torch.autograd.grad(total, values, retain_graph=True)
-        return total, values.detach(), weights
-
-
-def _present(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The losses that say something: one of exactly 0 is of a batch without a label for it, and no weighting should learn from it."""
-    zero = torch.stack([loss.detach() for loss in losses.values()]) == 0
-    return {name: loss for (name, loss), absent in zip(losses.items(), zero.tolist(), strict=True) if not absent}
-
-
-@dataclass
-class _Direction:
-    """A gradient made by hand, as DeepSpeed can be asked to descend it: the sum of each parameter times its part of it.
-
-    So no pass backward goes through the module once more, and DeepSpeed's reductions, clipping and partitions are as ever.
-    """
-
-    parts: list[tuple[nn.Parameter, Tensor]]
-    device: torch.device
-
-    def scalar(self) -> Tensor:
-        return torch.stack([torch.dot(parameter.flatten(), part.flatten()) for parameter, part in self.parts]).sum()
-
-
-class _Descent:
-    """How one batch's losses become gradients in the engine."""
-
-    def __init__(self, engine: Any, objective: _Objective, settings: Trainer, world: int) -> None:
-        self.engine, self.objective, self.settings, self.world = engine, objective, settings, world
-        self.weighting = objective.weighting
-        self.by_gradients = isinstance(self.weighting, GradientWeighting)
-
-    def __call__(self, step: _Step, share: float) -> tuple[Tensor, Tensor]:
-        """Add a batch's share of the gradient.
-
-        Returns:
-            The ``(k,)`` losses, and what each was multiplied with; nan for a loss that says nothing, and where nothing is multiplied.
-
-        Raises:
-            FitError: Something is not finite.
-        """
-        return self._by_gradients(step, share) if self.by_gradients else self._by_values(step, share)
-
-    def again(self, step: _Step) -> dict[str, Tensor]:
-        """The losses of a batch once more, without gradient."""
-        with torch.no_grad():
-            losses = self.engine(step)
-        return _present(dict(zip(self.objective.names, losses, strict=True)))
-
-    def _by_values(self, step: _Step, share: float) -> tuple[Tensor, Tensor]:
-        total, losses, weights = self.engine(step, weighted=True)
-        self._check(losses, weights, total.detach())
-        self.engine.backward(total * share, scale_wrt_gas=False)
-        return losses, torch.where(losses == 0, torch.nan, weights)
-
-    def _by_gradients(self, step: _Step, share: float) -> tuple[Tensor, Tensor]:
-        from deepspeed.runtime.torch_autocast import autocast_if_enabled
-        from deepspeed.runtime.zero.partition_parameters import GatheredParameters
-
-        assert isinstance(self.weighting, GradientWeighting)
-        with autocast_if_enabled(self.engine):
-            losses = self.engine.module(step)  # not of the engine, whose outputs can only be descended as they are
-        values = torch.stack([loss.detach() for loss in losses])
-        self._check(values)
-        parameters = [p for p in self.objective.module.parameters() if p.requires_grad]
-        present = [place for place, value in enumerate(values.tolist()) if value != 0 and losses[place].requires_grad]
-        rows = [torch.autograd.grad(losses[place], parameters, retain_graph=place != present[-1], allow_unused=True) for place in present]
-        with torch.no_grad():
-            parts, weights = self._directed(parameters, rows, present, values, step)
-        parts = [(parameter, part * share) for parameter, part in parts]
-        with GatheredParameters([parameter for parameter, _ in parts], enabled=self.settings.resources.zero == 3):
-            (total,) = self.engine(_Direction(parts, step.device))
-            self.engine.backward(total, scale_wrt_gas=False)
-        return values, weights
-
-    def _directed(
-        self, parameters: list[nn.Parameter], rows: Sequence[tuple[Tensor | None, ...]], present: list[int], values: Tensor, step: _Step
-    ) -> tuple[list[tuple[nn.Parameter, Tensor]], Tensor]:
-        """The direction, parameter by parameter, and the ``(k,)`` weights it was made with."""
-        weighting = self.weighting
-        assert isinstance(weighting, GradientWeighting)
-        reached = [[gradient for gradient in column if gradient is not None] for column in zip(*rows, strict=True)]
-        shared = [place for place, found in enumerate(reached) if len(found) > 1]
-        parts = [
-            (parameter, found[0] if len(found) == 1 else torch.zeros(_shape(parameter), device=values.device))
-            for parameter, found in zip(parameters, reached, strict=True)
-        ]
-        weights = torch.full_like(values, torch.nan)
-        if not shared:
-            weights[present] = 1.0
-            return parts, weights
-        jacobian = torch.stack([_flat([row[place] for place in shared], [parameters[place] for place in shared]) for row in rows])
-        if self.world > 1:
-            dist.all_reduce(jacobian)
-            jacobian /= self.world
-        gramian = _gramian(jacobian)
-        if not bool(torch.isfinite(gramian).all()):
-            raise FitError("the gradient of a loss is not finite")
-        active = gramian.diagonal() > 0  # a loss that does not move what is shared has no say in it
-        names = [self.objective.names[place] for place, moves in zip(present, active.tolist(), strict=True) if moves]
-        if not names:
-            return parts, weights
-        _reseed(_seed(step.seed, "weigh"), step.device)  # the same on every worker, whatever the forward pass drew
-        if weighting.elementwise:
-            direction = weighting.combine(jacobian[active], step.generator)
-        else:
-            chosen = {name: values[self.objective.names.index(name)] for name in names}
-            found = weighting.weigh(gramian[active][:, active], chosen, step.generator).to(jacobian)
-            weights[torch.tensor(present, device=values.device)[active]] = found
-            direction = found @ jacobian[active]
-        if not bool(torch.isfinite(direction).all()):
-            raise FitError(f"{type(weighting).__name__} gives a direction that is not finite")
-        sizes = [math.prod(_shape(parameters[place])) for place in shared]
-        for place, part in zip(shared, torch.split(direction, sizes), strict=True):
-            parts[place] = parameters[place], part.reshape(_shape(parameters[place]))
-        return parts, weights
-
-    def _check(self, losses: Tensor, weights: Tensor | None = None, total: Tensor | None = None) -> None:
-        """Raises FitError where something is not finite."""
-        seen = losses if weights is None or total is None else torch.cat([losses, weights, total[None]])
-        finite = torch.isfinite(seen)
-        if not bool(finite.all()):
-            names = [f"{what} {name!r}" for what in ("loss", "the weight of") for name in self.objective.names] + ["the weighted sum"]
-            bad = [name for name, good in zip(names, finite.tolist(), strict=False) if not good]
-            raise FitError(f"{', '.join(bad)}: not finite")
-
-
-def _shape(parameter: nn.Parameter) -> torch.Size:
-    """Of the whole parameter, also where ZeRO 3 has left a part of it here."""
-    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
-    return shape
-
-
-def _flat(gradients: list[Tensor | None], parameters: list[nn.Parameter]) -> Tensor:
-    """Gradients as one vector, zeros where there is none."""
-    device = next(gradient.device for gradient in gradients if gradient is not None)
-    return torch.cat(
-        [
-            torch.zeros(math.prod(_shape(p)), device=device) if gradient is None else gradient.flatten().float()
-            for gradient, p in zip(gradients, parameters, strict=True)
-        ]
-    )
-
-
-def _gramian(jacobian: Tensor) -> Tensor:
-    """``(k, k)`` float64 inner products, summed in blocks, which a single float32 product over millions would round away."""
-    return torch.stack([(block @ block.T).double() for block in torch.split(jacobian, 2**16, dim=1)]).sum(0)
 
 
 class _Means:
@@ -549,18 +375,18 @@ class _Loop:
         device: torch.device,
     ) -> None:
         self.stage, self.settings, self.context, self.device = stage, settings, context, device
-        self.seed = _seed(seed, type(stage).__name__)
+        self.seed = seeds.seed_of(seed, type(stage).__name__)
         self.pixels = {"train": _Pixels(train.frames, device), "validation": _Pixels(validation.frames, device)}
         self.validates = validation.samples.height > 0
         self.weighting = weighting
         self.weighting.setup(stage.objectives())
         self.weighting.check(settings)
-        _reseed(_seed(self.seed, "module"), device)
-        self.objective = _Objective(stage, weighting).to(device)
+        seeds.reseed(seeds.seed_of(self.seed, "module"), device)
+        self.objective = Objective(stage, weighting).to(device)
         self.optimizer = _optimizer(self.objective, settings)
         self.scheduler = _scheduler(self.optimizer, settings)
         self.engine = _engine(self.objective, self.optimizer, settings, context.world)
-        self.descent = _Descent(self.engine, self.objective, settings, context.world)
+        self.descent = Descent(self.engine, self.objective, settings, context.world)
         self.history: list[dict[str, float]] = []
         self.steps = 0
         self.best: tuple[float, int, State] = (math.inf, 0, {})
@@ -644,14 +470,14 @@ class _Loop:
         return {f"validation/{name}": mean for name, mean in means.items()}
 
     def _batches(self, part: str, *when: int) -> list[np.ndarray]:
-        rng = np.random.default_rng(_seed(self.seed, part, *when))
+        rng = np.random.default_rng(seeds.seed_of(self.seed, part, *when))
         return list(self.stage.batches(part, self.settings.batch_size, rng))
 
     def _step(self, part: str, index: np.ndarray, epoch: int, number: int) -> _Step:
         """The step, with every random number generator set for it."""
         training = part == "train"
-        seed = _seed(self.seed, part, epoch if training else 0, number)
-        _reseed(seed, self.device)
+        seed = seeds.seed_of(self.seed, part, epoch if training else 0, number)
+        seeds.reseed(seed, self.device)
         rank, world = self.context.rank, self.context.world
         size = -(-len(index) // world)
         return _Step(
@@ -718,7 +544,7 @@ class _Loop:
             self.scheduler.load_state_dict(client["scheduler"])
 
 
-def _optimizer(objective: _Objective, settings: Trainer) -> torch.optim.Optimizer:
+def _optimizer(objective: Objective, settings: Trainer) -> torch.optim.Optimizer:
     """PyTorch's own, because DeepSpeed would compile its own for minutes. What the weighting learns does not decay."""
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
@@ -750,7 +576,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, settings: Trainer) -> Any:
     return None
 
 
-def _engine(objective: _Objective, optimizer: torch.optim.Optimizer, settings: Trainer, world: int) -> Any:
+def _engine(objective: Objective, optimizer: torch.optim.Optimizer, settings: Trainer, world: int) -> Any:
     import deepspeed
     import deepspeed.ops
     from deepspeed.runtime import torch_autocast
@@ -796,18 +622,6 @@ def _pixels(frames: Frames, rows: np.ndarray, device: torch.device) -> Tensor:
 
 def _unit(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255)
-
-
-def _seed(*words: int | str) -> int:
-    """63 bits that follow from the words alone, alike on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=8).digest()) >> 1
-
-
-def _reseed(seed: int, device: torch.device) -> None:
-    """``torch.manual_seed`` without its millisecond: where CUDA was never used it keeps a traceback of every call."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
 
 
 def _digest(path: Path) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 
 from harness.errors import RequestError, did_you_mean
 from harness.samples import Problems
-from tasks.datasets.abaw_submissions import CHALLENGES, LAYOUTS, write_submission
+from tasks.datasets.abaw_submissions import CHALLENGES, LAYOUTS, read_rows, write_submission
 from tasks.recognition import Recognition
 
 
@@ -34,3 +34,7 @@ class Challenge(Recognition):
     def submission(self, predictions: pl.DataFrame, problems: Problems, order: Path | None = None) -> dict[str, str]:
         """The text files of :func:`tasks.datasets.abaw_submissions.write_submission`; ``order`` is the challenge's own sample file."""
         return write_submission(predictions, self.challenge, order=order, layout=self.layout, problems=problems)
+
+    def read_submission(self, path: Path, problems: Problems) -> pl.DataFrame:
+        """What stands in such files, by line; a frame that stands twice is there twice."""
+        return read_rows(path, self.challenge, problems)

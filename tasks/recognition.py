@@ -119,6 +119,7 @@ class Recognition(Task):
         self.validation = validation
         self.duplicates = duplicates
         self.detects = "occurrence" in kinds
+        self.needs_probabilities = self.votes or bool(self.held_out)
 
     def select(self, samples: pl.DataFrame) -> pl.DataFrame:
         """The images with a target, sorted by clip and frame; an expression that is not told apart here is null.

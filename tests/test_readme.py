@@ -50,11 +50,12 @@ def test_the_readme_names_the_verbs_that_there_are() -> None:
     assert set(re.findall(r"^    harness (\w+)", section, flags=re.MULTILINE)) == set(VERBS)
 
 
-def test_the_commands_of_clef_are_planned_as_they_are_printed(harness: Run, mine: Path) -> None:
-    section = README.split("## Which faces belong together?")[1].split("\n## ")[0]
+@pytest.mark.parametrize(("heading", "count"), [("Which faces belong together?", 10), ("How should losses be weighed?", 7)])
+def test_commands_are_planned_as_they_are_printed(harness: Run, mine: Path, heading: str, count: int) -> None:
+    section = README.split(f"## {heading}")[1].split("\n## ")[0]
     commands = re.findall(r"^    harness ((?:run|sweep) .*?)(?:  +#.*)?$", section, flags=re.MULTILINE)
-    assert len(commands) == 10
-    (mine / "mine" / "texts").mkdir(parents=True)
+    assert len(commands) == count
+    (mine / "mine" / "texts").mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(configs.__file__).parent / "texts" / "facs.yaml", mine / "mine" / "texts" / "lab.yaml")
     for command in commands:
         words = [word for word in shlex.split(command) if word != "--dry-run" and not word.startswith("task.root=")]

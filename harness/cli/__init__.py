@@ -16,6 +16,8 @@ VERBS = {
     "run": "One baseline on one task, by its whole protocol, with your overrides.",
     "status": "Done, running, pending, failed (why) and stale evaluations.",
     "leaderboard": "The ranked table of a task, with uncertainty.",
+    "compare": "Two of anything in a store against each other: differences, p-values, where.",
+    "submit": "Somebody else's predictions: checked, scored here, entered beside the others.",
     "publish": "Leaderboards as a site, Markdown, Parquet, LaTeX, and to W&B.",
     "rescore": "New scores from stored predictions; no model is run.",
     "export": "Predictions in the format of the task's challenge, or pictures.",

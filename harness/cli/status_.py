@@ -27,6 +27,7 @@ def status(
     import polars as pl
 
     from harness import plan, sweep
+    from harness.leaderboard import SUBMITTED
     from harness.store import Store
 
     if name is None:
@@ -34,7 +35,13 @@ def status(
         records = store.records()
         stale = sweep.stale_provenance(store, records["provenance"].unique())
         held = (
-            records.with_columns(state=pl.when(pl.col("provenance").is_in(stale)).then(pl.lit("stale")).otherwise(pl.lit("done")))
+            records.with_columns(
+                state=pl.when(pl.col("provenance").is_in(stale))
+                .then(pl.lit("stale"))
+                .when(pl.col("selection") == SUBMITTED)
+                .then(pl.lit(SUBMITTED))
+                .otherwise(pl.lit("done"))
+            )
             .group_by("task", "protocol", "arm", "state")
             .agg(evaluations=pl.len())
             .sort("task", "protocol", "arm", "state")

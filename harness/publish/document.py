@@ -254,7 +254,8 @@ dt { color: var(--soft); max-width: 16rem } dd { margin: 0; min-width: 0 }
   @page { size: landscape; margin: 1cm }
   table { font-size: 6.5pt } .bar { width: 5rem; height: .5rem } .badge { font-size: 6pt; padding: 0 .25rem }
   body { font-size: 9pt } .wide, figure { border: 0; overflow: visible } figure svg { min-width: 0 } .tools, nav, .tip { display: none }
-  td, th button { padding: .1rem .25rem; white-space: normal; overflow-wrap: anywhere; min-width: 1.8rem } th button::after { content: "" } tr, figure { break-inside: avoid }
+  td, th button { padding: .1rem .25rem; white-space: normal; overflow-wrap: anywhere; min-width: 1.8rem }
+  th button::after { content: "" } tr, figure { break-inside: avoid }
 }
 """
 

@@ -11,7 +11,6 @@ The same store gives the same bytes, for the same sources of tasks and baselines
 
 from __future__ import annotations
 
-import importlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 import polars as pl
 
+from harness import reported
 from harness.publish import row_page, task_page
 from harness.publish.document import Html, badge, document, short, sortable
 from harness.publish.page import SYNTHETIC
@@ -90,7 +90,7 @@ def pages(shelf: Shelf, output: Path, *, extra: Sequence[Path] = (), most: int =
                 if other.same["task"] == standing.same["task"] and other is not standing
             ],
             sweeps={sweep.title: (f"../sweeps/{sweep.name}/index.html", sweep.command) for sweep in own},
-            reported=task_page.reported_block(_reported(str(standing.same["task"]))),
+            reported=task_page.reported_block(reported.of_task(str(standing.same["task"])).to_dicts()),
         ).encode()
         for row, units in _with_units(shelf.store, shown):
             again = reproducer.again(row.records.to_dicts())
@@ -196,15 +196,6 @@ def _with_way_back(text: str, names: Sequence[str]) -> str:
     )
     taken = f"<p class=soft>Files: {listed}</p>" if listed else ""
     return text.replace("<body><main>", f"<body><main>\n{back}", 1).replace("</main>", f"{taken}\n</main>", 1)
-
-
-def _reported(task: str) -> list[Mapping[str, Any]]:
-    """What papers reported of a task, where the module that knows is there."""
-    try:
-        module = importlib.import_module("harness.reported")
-    except ImportError:
-        return []
-    return list(module.rows(task))
 
 
 def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:

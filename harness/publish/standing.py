@@ -23,9 +23,6 @@ EXACT = 10_000
 KEPT = 2_000
 """Provenances and fits held in memory, some twenty kilobytes each."""
 
-SUBMITTED = "submitted"
-"""The selection rule of predictions that were sent in."""
-
 _KEY = ("baseline", "baseline_version", "control", "selection")
 
 
@@ -174,7 +171,7 @@ def _standing(store: Store, part: pl.DataFrame, stale: frozenset[str], failures:
     task = store.provenance(flat["provenance"][0] or "").get("task", {})
     own = tuple(failure for failure in failures if failure.get("task") == same["task"])
     rows = _rows(table, flat, settings, same, stale, {arm for failure in own for arm in failure.get("arms", ())}, higher_is_better(primary))
-    protocol = boards.protocol(flat, same["protocol"], str(task.get("note") or ""))
+    protocol = [*boards.protocol(flat), *filter(None, [str(task.get("note") or "")])]
     name = slug(same["task"], *(same[key] for key in leaderboard.SAME))
     return Standing(name, same, table, rows, primary, tuple(settings), (*protocol, *notes), task, own)
 
@@ -215,7 +212,7 @@ def _rows(
     for place, facts in enumerate(table.to_dicts()):
         mine = parts[place].drop("_row").sort("fold", "seed", "setting", "evaluation")
         marks = ["controls" if facts["control"] else "methods"]
-        marks += ["submitted"] if facts["selection"] == SUBMITTED else []
+        marks += ["submitted"] if facts["selection"] == leaderboard.SUBMITTED else []
         marks += ["stale"] if not stale.isdisjoint(mine["provenance"]) else []
         marks += ["partial"] if "folds" in facts["note"] else []
         marks += ["failed"] if facts["arm"] in failed else []

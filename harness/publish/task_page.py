@@ -15,6 +15,7 @@ from harness.publish.page import SYNTHETIC
 from harness.publish.row_page import linked, marked
 from harness.publish.standing import Row, Standing
 from harness.publish.tables import cell_text, legend, readable
+from harness.reported import HEADING
 
 GROUPS = ("methods", "controls", "submitted", "stale", "partial", "failed", "oracle")
 
@@ -186,7 +187,7 @@ def reported_block(rows: Sequence[Mapping[str, Any]]) -> str:
     """Numbers from papers: a table of their own, never ranked.
 
     Args:
-        rows: As of ``results/reported/*.yaml``: what a row says, by name (``method``, ``score``, ``source``, ``protocol`` …). Addresses
+        rows: Of ``reported.of_task``: what a row says, by name (``method``, ``score``, ``source``, ``protocol`` …). Addresses
             of the web become links.
     """
     if not rows:
@@ -195,8 +196,8 @@ def reported_block(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [{name: cell_text(row.get(name)) for name in names} for row in rows]
     cells = {name: [_reported_cell(line[name]) for line in lines] for name in names}
     told = "Copied from papers, not measured here: other protocols, splits and data, so they are not ranked and not compared."
-    table = sortable(pl.DataFrame(lines), "Reported elsewhere", cells=cells)
-    return f"<h2>Reported elsewhere</h2><p class=soft>{told} {badge('reported')}</p>{table}"
+    table = sortable(pl.DataFrame(lines), HEADING, cells=cells)
+    return f"<h2>{escape(HEADING)}</h2><p class=soft>{told} {badge('reported')}</p>{table}"
 
 
 def _reported_cell(text: str) -> Html:

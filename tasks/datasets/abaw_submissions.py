@@ -105,6 +105,14 @@ def read_submission(source: str | Path, challenge: str, problems: Problems) -> p
     Raises:
         RequestError: There is no such challenge or file, or it is no submission to this challenge.
     """
+    rows = read_rows(source, challenge, problems)
+    first = rows.select(pl.struct("clip", "frame").is_first_distinct()).to_series()
+    problems.extend(rows.filter(~first), "row stands twice", pl.format("{}: the first is used", "image"))
+    return rows.filter(first).drop("file", "line")
+
+
+def read_rows(source: str | Path, challenge: str, problems: Problems) -> pl.DataFrame:
+    """The same row by row: with ``file`` and ``line``, and rows that stand twice are there twice."""
     labels = _labels(challenge)
     if isinstance(source, str):
         text = files.text(source).removeprefix("\ufeff").replace("\0", "\ufffd").removesuffix("\n")
@@ -123,10 +131,8 @@ def read_submission(source: str | Path, challenge: str, problems: Problems) -> p
         where = "the text" if isinstance(source, str) else files.text(str(source))
         raise RequestError(f"no submission to the {challenge} challenge", where=where, remedy=remedy)
     rows = pl.concat(known)
-    first = rows.select(pl.struct("clip", "frame").is_first_distinct()).to_series()
-    problems.extend(rows.filter(~first), "row stands twice", pl.format("{}: the first is used", "image"))
     types = _TYPES | {f"{label}_pred": pl.String if label == "expression" else pl.Float64 for label in labels}
-    return rows.filter(first).select(pl.col(column).cast(dtype) for column, dtype in types.items())
+    return rows.select("file", "line", *(pl.col(column).cast(dtype) for column, dtype in types.items()))
 
 
 def _labels(challenge: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from baselines.clef import Clef, ContrastStage, SimilarityStage
 from baselines.weighting import Equal
 from harness import training
 from harness.baseline import Previous
-from harness.config import compose
+from harness.config import compose, instantiate
 from harness.errors import RequestError
 
 Make = Callable[..., Any]
@@ -281,6 +282,25 @@ def test_it_learns_and_predicts_what_the_contract_says(data: Make, tmp_path: Pat
     assert right.mean() > 0.9
     assert ((predicted["au12"] >= 0.5) == (given.samples["au12"].to_numpy() == 1)).mean() > 0.9
     assert predicted["valence"].shape == (48,)
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "dwa", "famo", "gradnorm", "mgda", "nash", "aligned", "graddrop"])
+@pytest.mark.parametrize("which", ["contrast", "similarity"])
+def test_its_losses_can_be_weighed_in_any_way(data: Make, tmp_path: Path, which: str, name: str) -> None:
+    given, stage = people(data), contrast_stage() if which == "contrast" else similarity_stage()
+    fitted = training.fit(
+        stage,
+        given,
+        given,
+        targets=TARGETS,
+        classes=CLASSES,
+        trainer={"epochs": 2, "batch_size": 16, "lr": 1e-3, "resources": {"checkpoint_every": 0}},
+        weighting=instantiate(compose([f"weighting={name}"])["weighting"]),
+        seed=0,
+        context=training.Local(tmp_path),
+    )
+    assert {key for key in fitted.history[-1] if key.startswith("train/")} == {f"train/{loss}" for loss in stage.objectives()}
+    assert all(math.isfinite(value) for value in fitted.history[-1].values())
 
 
 # ── two workers ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from harness import training
+from harness import seeds, training
 from harness.baseline import Data, Stage, Step
 from harness.config import instantiate
 from harness.errors import FitError, RequestError
@@ -506,8 +506,8 @@ def test_what_one_loss_alone_reaches_takes_its_own_gradient(tmp_path: Path) -> N
             return torch.tensor([2.0, -1.0])
 
     fitted = fit(Shared(), tmp_path, Seen(), epochs=1, batch_size=50, lr=0.1, optimizer="sgd")
-    seed = training._seed(3, "Shared")
-    torch.manual_seed(training._seed(seed, "module"))
+    seed = seeds.seed_of(3, "Shared")
+    torch.manual_seed(seeds.seed_of(seed, "module"))
     module: Any = stage.module()
     x, y = torch.from_numpy(data().frames).float().permute(0, 3, 1, 2) / 255, stage.labels[True]
     hidden = module["trunk"](x)

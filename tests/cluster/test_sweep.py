@@ -159,7 +159,7 @@ def test_wandb_holds_one_run_a_fit_with_losses_by_name_and_the_table(undisturbed
     assert {run["run"]["group"] for run in runs} == {"toy"}
     for run in fits:
         assert len(run["history"]) == 4
-        assert {"train/valence", "train/arousal"} <= set(run["history"][0])
+        assert {"train/valence", "train/arousal", "weight/valence"} <= set(run["history"][0])
         assert run["config"]["stage"]["width"] == 16
         assert any(name.endswith("ccc") for name in run["summary"])
     assert any(kind == "leaderboard" for run in runs for _, kind in run["artifacts"])

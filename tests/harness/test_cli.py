@@ -150,6 +150,8 @@ def test_what_a_store_holds_is_listed_with_its_predictions(harness: Run, tmp_pat
         (["status", "output_dir=x"], "name the sweep first, or give --output-dir alone"),
         (["rescore", "--output-dir", "/nowhere"], "no records in /nowhere/store"),
         (["leaderboard", "--output-dir", "/nowhere"], "no records in /nowhere/store"),
+        (["compare", "a", "b", "--task", "t", "--output-dir", "/nowhere"], "no records in /nowhere/store"),
+        (["compare", "a", "b"], "see `harness compare --help`"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_would_be_right(harness: Run, arguments: list[str], expected: str) -> None:

@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import training
+from harness import seeds, training
 from harness.augmentation import augment
 from harness.baseline import Data, Stage, Step
 from harness.errors import FitError, RequestError
@@ -201,13 +201,13 @@ def test_a_fit_is_what_a_bare_loop_over_the_same_batches_gives(tmp_path: Path) -
     """The only test that knows how seeds are drawn; everything else about the loop is PyTorch's own here."""
     fitted = fit(Line(), tmp_path, epochs=2, optimizer="adam", weight_decay=0.01, clip=0.5, weighting=First())
     stage = _set_up(Line())
-    seed = training._seed(3, "Line")
-    torch.manual_seed(training._seed(seed, "module"))
+    seed = seeds.seed_of(3, "Line")
+    torch.manual_seed(seeds.seed_of(seed, "module"))
     module = stage.module()
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01, weight_decay=0.01)
     x, y = torch.from_numpy(data().frames).float().permute(0, 3, 1, 2) / 255, torch.tensor(data().labels("valence"))
     for epoch in (1, 2):
-        for index in stage.batches("train", 16, np.random.default_rng(training._seed(seed, "train", epoch))):
+        for index in stage.batches("train", 16, np.random.default_rng(seeds.seed_of(seed, "train", epoch))):
             optimizer.zero_grad()
             rows = torch.from_numpy(index[:, 0])
             (module(x[rows])[:, 0] - y[rows]).square().mean().backward()
@@ -236,7 +236,7 @@ def test_what_is_left_of_an_epoch_is_averaged_over_what_is_left(tmp_path: Path) 
     """Three batches by two: the last stands alone and counts as a whole update."""
     by_two = fit(Ordered(), tmp_path / "a", batch_size=16, accumulate=2, epochs=1, optimizer="sgd", lr=0.1, weighting=First())
     assert by_two.steps == 3
-    torch.manual_seed(training._seed(training._seed(3, "Ordered"), "module"))
+    torch.manual_seed(seeds.seed_of(seeds.seed_of(3, "Ordered"), "module"))
     module = Ordered().module()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     x, y = torch.from_numpy(data().frames).float().permute(0, 3, 1, 2) / 255, torch.tensor(data().labels("valence"))
