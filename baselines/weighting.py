@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import RequestError, did_you_mean
+from harness.errors import FitError, RequestError, did_you_mean
 from harness.trainer import Trainer
 from harness.weighting import LIKELIHOOD, GradientWeighting, Weighting
 
@@ -153,6 +153,9 @@ class Geometric(Weighting):
     def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         from torchjd.scalarization import GeometricMean
 
+        below = [name for name, loss in losses.items() if float(loss.detach()) < 0]
+        if below:  # of predicted variances, say
+            raise FitError(f"a geometric mean has no losses below 0, as {', '.join(below)} is")
         total: Tensor = GeometricMean()(torch.stack(list(losses.values())))
         return total
 

@@ -251,8 +251,11 @@ summary { cursor: pointer }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .2rem 1rem; font-size: .85rem }
 dt { color: var(--soft); max-width: 16rem } dd { margin: 0; min-width: 0 }
 @media print {
+  @page { size: landscape; margin: 1cm }
+  table { font-size: 6.5pt } .bar { width: 5rem; height: .5rem } .badge { font-size: 6pt; padding: 0 .25rem }
   body { font-size: 9pt } .wide, figure { border: 0; overflow: visible } figure svg { min-width: 0 } .tools, nav, .tip { display: none }
-  td, th button { padding: .15rem .35rem; white-space: normal } th button::after { content: "" } tr, figure { break-inside: avoid }
+  td, th button { padding: .1rem .25rem; white-space: normal; overflow-wrap: anywhere; min-width: 1.8rem }
+  th button::after { content: "" } tr, figure { break-inside: avoid }
 }
 """
 
@@ -276,13 +279,16 @@ for (const board of document.querySelectorAll(".board")) {
   const tools = board.querySelector(".tools"), table = board.querySelector("table"), body = table.tBodies[0];
   const search = tools.querySelector("input[type=search]"), boxes = [...tools.querySelectorAll(".groups input")];
   const told = tools.querySelector("output"), columns = tools.querySelector(".columns div");
-  const texts = new Map([...body.rows].map(row => [row, row.textContent.toLowerCase()]));
+  const words_of = row => [...row.cells].flatMap(cell => cell.textContent.toLowerCase().split(/\\s+/));
+  const texts = new Map([...body.rows].map(row => [row, words_of(row)]));
+  // a number is looked for as a cell begins, so that 16 is no part of 0.160
+  const has = (row, word) => texts.get(row).some(text => text.startsWith(word) || (isNaN(word) && text.includes(word)));
   const filter = () => {
     const words = search.value.toLowerCase().split(/\\s+/).filter(Boolean), off = boxes.filter(box => !box.checked).map(box => box.value);
     let shown = 0;
     for (const row of body.rows) {
       const into = row.dataset.in.split(" ");
-      row.hidden = !words.every(word => texts.get(row).includes(word)) || off.some(name => into.includes(name));
+      row.hidden = !words.every(word => has(row, word)) || off.some(name => into.includes(name));
       shown += !row.hidden;
     }
     told.textContent = shown === body.rows.length ? `${shown} rows` : `${shown} of ${body.rows.length} rows`;

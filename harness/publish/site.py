@@ -12,10 +12,11 @@ The same store gives the same bytes, for the same sources of tasks and baselines
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import polars as pl
@@ -149,9 +150,34 @@ def sweeps(output: Path) -> list[SweepPage]:
             except (OSError, pl.exceptions.PolarsError):
                 arms = frozenset()
         files = {name: (folder / name).read_bytes() for name in names}
-        files["index.html"] = _with_way_back(page.read_text(encoding="utf-8", errors="replace"), [*files]).encode()
-        found.append(SweepPage(slug(relative), title, task, str(told.get("command") or ""), arms, files))
+        command = str(told.get("command") or "")
+        text = page.read_text(encoding="utf-8", errors="replace")
+        if command:
+            text = text.replace(escape(command), escape(public(command)))
+        files["index.html"] = _with_way_back(text, [*files]).encode()
+        found.append(SweepPage(slug(relative), title, task, public(command), arms, files))
     return found
+
+
+def public(command: str) -> str:
+    """A command without where things lie on somebody's machine.
+
+    >>> public("harness sweep x output_dir=/home/me/out task.root=/data/x --config-dir /home/me/mine")
+    'harness sweep x task.root=FOLDER --config-dir mine'
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    kept = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key == "output_dir":
+            continue
+        if equals and value.startswith(("/", "~")):
+            word = f"{key}=FOLDER"
+        kept.append(PurePath(word).name if word.startswith(("/", "~")) else word)
+    return " ".join(map(shlex.quote, kept))
 
 
 def _told(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -14,6 +15,7 @@ from harness.publish.page import SYNTHETIC
 from harness.publish.row_page import linked, marked
 from harness.publish.standing import Row, Standing
 from harness.publish.tables import cell_text, legend, readable
+from harness.reported import HEADING
 
 GROUPS = ("methods", "controls", "submitted", "stale", "partial", "failed", "oracle")
 
@@ -137,7 +139,7 @@ def _failures(failures: Sequence[Mapping[str, Any]]) -> str:
 def failed(failures: Sequence[Mapping[str, Any]]) -> str:
     """A table of failures, one line a reason."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for failure in failures:
+    for failure in ({**one, "error": str(one.get("error", "")).replace(str(Path.home()), "~")} for one in failures):
         found.setdefault(
             (", ".join(map(str, failure.get("arms") or [failure.get("arm") or "?"])), str(failure.get("error", ""))), []
         ).append(failure)
@@ -185,7 +187,7 @@ def reported_block(rows: Sequence[Mapping[str, Any]]) -> str:
     """Numbers from papers: a table of their own, never ranked.
 
     Args:
-        rows: As of ``results/reported/*.yaml``: what a row says, by name (``method``, ``score``, ``source``, ``protocol`` …). Addresses
+        rows: Of ``reported.of_task``: what a row says, by name (``method``, ``score``, ``source``, ``protocol`` …). Addresses
             of the web become links.
     """
     if not rows:
@@ -194,8 +196,8 @@ def reported_block(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [{name: cell_text(row.get(name)) for name in names} for row in rows]
     cells = {name: [_reported_cell(line[name]) for line in lines] for name in names}
     told = "Copied from papers, not measured here: other protocols, splits and data, so they are not ranked and not compared."
-    table = sortable(pl.DataFrame(lines), "Reported elsewhere", cells=cells)
-    return f"<h2>Reported elsewhere</h2><p class=soft>{told} {badge('reported')}</p>{table}"
+    table = sortable(pl.DataFrame(lines), HEADING, cells=cells)
+    return f"<h2>{escape(HEADING)}</h2><p class=soft>{told} {badge('reported')}</p>{table}"
 
 
 def _reported_cell(text: str) -> Html:

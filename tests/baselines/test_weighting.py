@@ -608,6 +608,26 @@ def test_a_gradient_that_is_not_finite_ends_the_fit_with_a_line(name: str, tmp_p
         fit(Diverging(), tmp_path, make(name))
 
 
+class Negative(Shared):
+    """Losses fall below 0, as those with predicted variances do."""
+
+    def losses(self, module: Any, step: Step) -> dict[str, Tensor]:
+        found = super().losses(module, step)
+        return found | {"valence": found["valence"] - 5}
+
+
+@pytest.mark.parametrize("name", ["famo", "geometric"])
+def test_logarithms_of_losses_below_zero_end_the_fit_with_a_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FitError, match="at epoch 1, step 1$"):
+        fit(Negative(), tmp_path, make(name))
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"famo", "geometric"}))
+def test_losses_below_zero_are_learned_by_all_others(name: str, tmp_path: Path) -> None:
+    fitted = fit(Negative(), tmp_path, make(name))
+    assert all(math.isfinite(value) for entry in fitted.history for value in entry.values())
+
+
 @pytest.mark.parametrize("name", ["uncertainty", "mgda", "famo"])
 def test_bf16_learns_nearly_the_same(plain: dict[str, training.Fitted], name: str, tmp_path: Path) -> None:
     fitted = fit(Shared(), tmp_path, make(name), precision="bf16")

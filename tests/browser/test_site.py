@@ -115,6 +115,8 @@ def test_rows_are_found_by_text_and_by_group(tab: Any) -> None:
     search.fill("CHEAT oracle")
     assert set(column(tab, "method")) == {"cheat"}
     assert tab.locator("output").text_content() == f"{len(column(tab, 'method'))} of {len(everything)} rows"
+    search.fill("16")
+    assert set(column(tab, "size")) == {"16"}  # and not where 16 is a part of 0.160
     search.fill("")
     for group, arm in (("controls", "mean"), ("submitted", "sent"), ("stale", "old"), ("partial", "half"), ("oracle", "cheat")):
         box = tab.get_by_label(group, exact=True)
@@ -158,6 +160,8 @@ def test_without_a_script_everything_is_there_but_the_tools(browser: Any, root: 
 
 def test_on_paper_there_are_no_tools_and_nothing_is_cut_off(tab: Any) -> None:
     tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": 1000, "height": 700})  # less than A4 or Letter, lying
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 1000
     assert not tab.locator(".tools").is_visible()
     assert not tab.locator("nav").is_visible()
     assert tab.evaluate("getComputedStyle(document.querySelector('.wide')).overflowX") == "visible"

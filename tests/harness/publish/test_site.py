@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from harness.reproducing import Reproducer
 from harness.store import Store
 from tests.conftest import PLUGIN, Run
 from tests.stores import EVIL, LONG, enter, full
+from tests.stores import sweep as sweep_folder
 from tests.wandb_file import read as read_wandb
 
 
@@ -272,6 +274,22 @@ def test_the_command_writes_what_changed_and_says_so(harness: Run, output: Path,
     assert first.returncode == second.returncode == 0, first.stderr
     assert re.findall(r"(\d+) files written, (\d+) as they were", first.stderr)[0][1] == "0"
     assert [found[0] for found in re.findall(r"(\d+) files written", second.stderr)] == ["0", "0"]
+
+
+def test_no_folder_of_the_machine_is_published(tmp_path: Path) -> None:
+    enter(Store(tmp_path / "store"), "method", skill=0.5)
+    sweep_folder(tmp_path, "toys", ["method"])
+    told = tmp_path / "sweeps" / "toys" / "kept.json"
+    command = "harness sweep toys 'output_dir=/home/me & you' task.root=/data/secret --config-dir /home/me/mine"
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"command": command}))
+    page = tmp_path / "sweeps" / "toys" / "index.html"
+    page.write_text(page.read_text().replace("</h1>", f"</h1><pre>{escape(command)}</pre>"))
+    Store(tmp_path / "store").fail("f", {"arms": ["method"], "task": "toy", "error": f"no file {Path.home()}/secret"})
+    made = b"".join(site.pages(standing.read(tmp_path), tmp_path).values()).decode(errors="replace")
+    assert "harness sweep toys task.root=FOLDER --config-dir mine" in made
+    assert "/home/me" not in made
+    assert "/data/secret" not in made
+    assert f"{Path.home()}/secret" not in made
 
 
 def test_make_results_says_what_differs_from_the_commit(output: Path, tmp_path: Path) -> None:
