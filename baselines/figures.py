@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+
+from harness.publish.drawing import LOOK, files, plain
 
 
 def attention(matrices: np.ndarray, names: Sequence[str], *, title: str) -> dict[str, bytes]:
@@ -24,11 +24,10 @@ def attention(matrices: np.ndarray, names: Sequence[str], *, title: str) -> dict
     from matplotlib.figure import Figure
 
     layers, t = matrices.shape[:2]
-    fonts: Any = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "harness", "svg.fonttype": "path"}
     cell = 0.62 if t <= 6 else 0.3
     side = max(2.0, cell * t)
     most = max(float(matrices.max()), 1e-9)
-    with matplotlib.rc_context(fonts):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(1.9 + layers * (side + 0.4), side + 1.9), layout="constrained")
         axes = figure.subplots(1, layers, sharey=True, squeeze=False)[0]
         for layer, (axis, matrix) in enumerate(zip(axes, matrices, strict=True), 1):
@@ -42,13 +41,9 @@ def attention(matrices: np.ndarray, names: Sequence[str], *, title: str) -> dict
                     axis.text(column, row, f"{share:.2f}", ha="center", va="center", color="black" if share > most / 2 else "white")
         figure.supxlabel("attends to", fontsize=9)
         figure.supylabel("token", fontsize=9)
-        figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=10, fontweight="bold")
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=10, fontweight="bold")
         figure.colorbar(shown, ax=list(axes), label="share of a row", shrink=0.9)
-        out = {}
-        for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160, "metadata": {"Software": None}})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, facecolor="white", **options)
-            out[kind] = buffer.getvalue()
+        out = files(figure, ("svg", "png"))
     lines = ["layer,token,attends_to,share"]
     lines += [f"{layer + 1},{names[row]},{names[column]},{share:.6f}" for (layer, row, column), share in np.ndenumerate(matrices)]
     return out | {"csv": ("\n".join(lines) + "\n").encode()}

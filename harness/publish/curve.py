@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RequestError
-from harness.publish.document import INK, LINE, described
+from harness.publish.document import INK, LINE
+from harness.publish.drawing import COLOURS, LOOK, files, plain
 from harness.publish.tables import with_interval
 
 if TYPE_CHECKING:
     import polars as pl
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe & Ito's palette, told apart with any colour vision; methods take the strong ones, controls greys told apart by their dashes.
-_METHODS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Methods take the strong colours, controls greys told apart by their dashes
 _MARKERS = ("o", "s", "D", "^", "v", "P")
 _CONTROLS = ("#4d4d4d", "#808080", "#666666", "#999999", "#595959", "#8c8c8c")
 _DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2), (2, 2), (8, 2), (3, 1, 1, 1, 1, 1))
-
-LOOK: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "svg.hashsalt": "harness",
-    "svg.fonttype": "path",
-    "axes.unicode_minus": True,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-}
-"""How every figure of a page looks."""
 
 
 def label_efficiency(
@@ -82,10 +70,10 @@ def label_efficiency(
         for axis in axes[len(names) :]:
             axis.remove()
         for axis, name in zip(axes, names, strict=False):
-            heading = "" if name == "any" and len(names) == 1 else f"{panels.rsplit('.', 1)[-1]}: {_plain(name)}"
+            heading = "" if name == "any" and len(names) == 1 else f"{panels.rsplit('.', 1)[-1]}: {plain(name)}"
             _panel(axis, points.filter(pl.col(panels) == name), styles, reference, heading, texts if on_page else None)
-        figure.supylabel(_plain(score), fontsize=9)
-        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.supylabel(plain(score), fontsize=9)
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
         handles, labels = _legend(axes[: len(names)])
         look = {
             "ncols": min(len(labels), 2 + 2 * across),
@@ -94,35 +82,8 @@ def label_efficiency(
             "title_fontsize": 8,
             "alignment": "left",
         }
-        figure.legend(handles, labels, loc="outside lower left", title=_plain(note), **look)
+        figure.legend(handles, labels, loc="outside lower left", title=plain(note), **look)
         return files(figure, kinds, texts if on_page else None, bbox_inches="tight")
-
-
-def files(figure: Figure, kinds: Sequence[str], texts: Mapping[str, str] | None = None, **options: Any) -> dict[str, bytes]:
-    """A figure as files, without a clock in them.
-
-    Args:
-        figure: By matplotlib.
-        kinds: ``svg``, ``png``, ``pdf``.
-        texts: Of an SVG for a page: gid of an artist → what it says; without a paper of its own.
-        options: Of ``savefig``.
-    """
-    of_kind: Any = {
-        "svg": {"metadata": {"Date": None}},
-        "png": {"dpi": 160, "metadata": {"Software": None}},
-        "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}},
-    }
-    out = {}
-    for kind in kinds:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, facecolor="white" if texts is None else "none", **of_kind[kind], **options)
-        out[kind] = buffer.getvalue() if texts is None else described(buffer.getvalue(), texts)
-    return out
-
-
-def _plain(text: str) -> str:
-    """A name as it is: a dollar sign starts no formula."""
-    return text.replace("$", r"\$")
 
 
 def _styles(points: pl.DataFrame) -> dict[str, dict[str, Any]]:
@@ -138,7 +99,7 @@ def _styles(points: pl.DataFrame) -> dict[str, dict[str, Any]]:
             if control:
                 styles[name] = {"color": _CONTROLS[i % 6], "dashes": _DASHES[i % 6], "linewidth": 1.3, "zorder": 2}
             else:
-                styles[name] = {"color": _METHODS[i % 6], "marker": _MARKERS[i % 6], "markersize": 5, "linewidth": 2.2, "zorder": 3}
+                styles[name] = {"color": COLOURS[i % 6], "marker": _MARKERS[i % 6], "markersize": 5, "linewidth": 2.2, "zorder": 3}
     return styles
 
 
@@ -153,7 +114,7 @@ def _panel(
     for name, style in styles.items():
         curve = points.filter(pl.col("series") == name).sort("labels_per_clip")
         x, y, lo, hi = (curve[column].cast(pl.Float64).to_numpy() for column in ("labels_per_clip", "score", "lo", "hi"))
-        axis.plot(x, y, label=_plain(name), **style)
+        axis.plot(x, y, label=plain(name), **style)
         if len(x) == 1:  # an interval of one budget is a bar, as a band of no width cannot be seen
             axis.errorbar(x, y, yerr=[y - lo, hi - y], color=style["color"], capsize=3, linewidth=1.2)
         elif not curve["control"][0]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import RequestError
+from harness.publish.drawing import LOOK, files, plain
 
 if TYPE_CHECKING:
     import polars as pl
-    from matplotlib.figure import Figure
 
 _ABOVE, _BELOW, _OVERALL = "#0072B2", "#D55E00", "#222222"  # of Okabe & Ito's palette
-_FONTS: Any = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "harness", "svg.fonttype": "path"}
 _NAMED = 60  # more subjects than this have no name on the axis
 
 
@@ -46,7 +44,7 @@ def by_subject(
     values, y = places["difference"].to_numpy(), np.arange(places.height)
     names = ["?" if name is None else str(name) for name in places["subject"]]
     value, lo, hi = overall
-    with matplotlib.rc_context(_FONTS):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(7, 1.7 + min(0.19 * places.height, 11)), layout="constrained")
         axis = figure.subplots()
         axis.axvspan(lo, hi, color=_OVERALL, alpha=0.12, linewidth=0, label="its 95 % interval")
@@ -55,17 +53,17 @@ def by_subject(
         axis.hlines(y, 0, values, color="#cccccc", linewidth=1, zorder=1)
         for ahead, marker, colour, above in ((a, "o", _ABOVE, True), (b, "s", _BELOW, False)):
             mine = (values >= 0) == above
-            axis.scatter(values[mine], y[mine], s=22, marker=marker, color=colour, zorder=3, label=f"{_plain(ahead)} is higher")
-        axis.set_yticks(y if len(y) <= _NAMED else [], [_plain(name) for name in names] if len(y) <= _NAMED else [], fontsize=7)
+            axis.scatter(values[mine], y[mine], s=22, marker=marker, color=colour, zorder=3, label=f"{plain(ahead)} is higher")
+        axis.set_yticks(y if len(y) <= _NAMED else [], [plain(name) for name in names] if len(y) <= _NAMED else [], fontsize=7)
         axis.set_ylabel(f"{places.height} subjects")
-        axis.set_xlabel(f"{_plain(metric)}: {_plain(a)} − {_plain(b)} ({better} is better)")
-        axis.set_title(f"{_plain(a)} against {_plain(b)}, subject by subject", loc="left", fontsize=11, fontweight="bold")
+        axis.set_xlabel(f"{plain(metric)}: {plain(a)} − {plain(b)} ({better} is better)")
+        axis.set_title(f"{plain(a)} against {plain(b)}, subject by subject", loc="left", fontsize=11, fontweight="bold")
         axis.margins(y=0.6 / max(len(y), 8))
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside lower left", ncols=2, frameon=False, title=_plain(note), title_fontsize=7.5, alignment="left")
-        return _saved(figure)
+        figure.legend(loc="outside lower left", ncols=2, frameon=False, title=plain(note), title_fontsize=7.5, alignment="left")
+        return files(figure, ("svg", "png"))
 
 
 def critical_difference(
@@ -89,7 +87,7 @@ def critical_difference(
     ranks = dict(table.select("method", "average").iter_rows())
     k, half = len(ranks), -(-len(ranks) // 2)
     step, top = 0.28, 0.35 + 0.16 * len(cliques)
-    with matplotlib.rc_context(_FONTS):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(8, 1.9 + step * half + 0.16 * len(cliques)), layout="constrained")
         axis = figure.subplots()
         axis.hlines(0, 1, k, color=_OVERALL, linewidth=1.2)
@@ -108,26 +106,12 @@ def critical_difference(
             y = top + step * (place if left else k - 1 - place)
             edge = 0.9 if left else k + 0.1
             axis.plot([rank, rank, edge], [0, y, y], color="#666666", linewidth=0.8)
-            text = f"{_plain(name)}  {rank:.2f}" if left else f"{rank:.2f}  {_plain(name)}"
+            text = f"{plain(name)}  {rank:.2f}" if left else f"{rank:.2f}  {plain(name)}"
             axis.text(edge - 0.05 if left else edge + 0.05, y, text, ha="right" if left else "left", va="center")
         axis.set_ylim(top + step * half, -1.25)
         axis.set_xlim(1 - 0.45 * max(k - 1, 1), k + 0.45 * max(k - 1, 1))
         axis.axis("off")
-        axis.set_title(_plain(title), loc="left", fontsize=11, fontweight="bold")
+        axis.set_title(plain(title), loc="left", fontsize=11, fontweight="bold")
         if note:
-            figure.supxlabel(_plain(note), fontsize=7.5, x=0.01, ha="left")
-        return _saved(figure)
-
-
-def _plain(text: str) -> str:
-    """A name as it is: a dollar sign starts no formula."""
-    return text.replace("$", r"\$")
-
-
-def _saved(figure: Figure) -> dict[str, bytes]:
-    out = {}
-    for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160, "metadata": {"Software": None}})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, facecolor="white", **options)
-        out[kind] = buffer.getvalue()
-    return out
+            figure.supxlabel(plain(note), fontsize=7.5, x=0.01, ha="left")
+        return files(figure, ("svg", "png"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
@@ -13,19 +12,16 @@ import polars as pl
 from harness.errors import RequestError
 from harness.leaderboard import against
 from harness.metrics import higher_is_better
+from harness.publish.drawing import COLOURS, LOOK, files, plain
 from harness.publish.report import Board, Extra, Study
 from harness.publish.tables import p_value, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe & Ito's palette, told apart with any colour vision; what there are many of (action units) shares one grey
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _MANY = "#8c8c8c"
 _MOST = 32.0
-_FONTS: Any = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "harness", "svg.fonttype": "path"}
 _ACROSS = 4
 
 
@@ -184,7 +180,7 @@ def over_training(weights: pl.DataFrame, *, title: str, note: str = "") -> dict[
     arms = weights["arm"].unique(maintain_order=True).to_list()
     losses = weights["loss"].unique(maintain_order=True).to_list()
     styles = _styles(losses)
-    with matplotlib.rc_context(_FONTS):
+    with matplotlib.rc_context(LOOK):
         across = min(_ACROSS, len(arms))
         down = -(-len(arms) // across)
         figure = Figure(figsize=(0.6 + 2.7 * across, 1.3 + 2.0 * down), layout="constrained")
@@ -196,10 +192,10 @@ def over_training(weights: pl.DataFrame, *, title: str, note: str = "") -> dict[
                 line = ratios.filter(arm=arm, loss=name)
                 if line.height:
                     x, mean, least, most = (line[column].to_numpy() for column in ("epoch", "mean", "least", "most"))
-                    axis.plot(x, mean, label=_plain(name), **styles[name])
+                    axis.plot(x, mean, label=plain(name), **styles[name])
                     if styles[name]["color"] != _MANY:
                         axis.fill_between(x, least, most, color=styles[name]["color"], alpha=0.12, linewidth=0)
-            axis.set_title(_plain(arm), loc="left", fontsize=9)
+            axis.set_title(plain(arm), loc="left", fontsize=9)
             axis.axhline(1, color="#222222", linewidth=0.7, linestyle=(0, (1, 3)), zorder=1)
             _tidy(axis)
         axes[0].set_yscale("log", base=2)
@@ -209,14 +205,14 @@ def over_training(weights: pl.DataFrame, *, title: str, note: str = "") -> dict[
         for axis in axes[max(0, len(arms) - across) : len(arms)]:
             axis.set_xlabel("epoch")
         figure.supylabel("weight over the mean weight", fontsize=9)
-        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
-        grey = [_plain(name) for name, style in styles.items() if style["color"] == _MANY]
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        grey = [plain(name) for name, style in styles.items() if style["color"] == _MANY]
         handles = _handles(axes[: len(arms)], grey)
         look = {"frameon": False, "handlelength": 3, "title_fontsize": 8, "alignment": "left"}
         figure.legend(
-            list(handles.values()), list(handles), loc="outside lower left", ncols=min(len(handles), 2 * across), title=_plain(note), **look
+            list(handles.values()), list(handles), loc="outside lower left", ncols=min(len(handles), 2 * across), title=plain(note), **look
         )
-        return _files(figure)
+        return files(figure, ("svg", "png"), bbox_inches="tight")
 
 
 def against_cost(points: pl.DataFrame, *, title: str, score: str, cost: str, note: str = "") -> dict[str, bytes]:
@@ -240,7 +236,7 @@ def against_cost(points: pl.DataFrame, *, title: str, score: str, cost: str, not
     rows = sorted(points.drop_nulls(["score", "cost"]).to_dicts(), key=lambda row: (row["score"], row["arm"]))
     if not rows:
         raise RequestError("no arm has both a score and a cost", where="score against cost")
-    with matplotlib.rc_context(_FONTS):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(9.2, 1.4 + max(3.2, 0.22 * len(rows))), layout="constrained")
         axis = figure.subplots()
         low = min(row["score"] if row["lo"] is None else row["lo"] for row in rows)
@@ -248,13 +244,13 @@ def against_cost(points: pl.DataFrame, *, title: str, score: str, cost: str, not
         right = max(row["cost"] for row in rows)
         left = min(row["cost"] for row in rows)
         for row, height in zip(rows, _spread([row["score"] for row in rows], low, high), strict=True):
-            colour = "#222222" if row["reference"] else _COLOURS[0]
+            colour = "#222222" if row["reference"] else COLOURS[0]
             if row["lo"] is not None:
                 axis.plot([row["cost"]] * 2, [row["lo"], row["hi"]], color=colour, alpha=0.35, linewidth=1.2, zorder=2)
             axis.plot(row["cost"], row["score"], "s" if row["reference"] else "o", color=colour, markersize=5, zorder=3)
             edge = right * (right / left) ** 0.08
             axis.plot([row["cost"], edge], [row["score"], height], color="#bbbbbb", linewidth=0.5, zorder=1)
-            axis.text(edge * (right / left) ** 0.01, height, _plain(row["arm"]), fontsize=8, va="center", color=colour, clip_on=False)
+            axis.text(edge * (right / left) ** 0.01, height, plain(row["arm"]), fontsize=8, va="center", color=colour, clip_on=False)
             if row["reference"]:
                 axis.axhline(row["score"], color=colour, linewidth=0.8, linestyle=(0, (1, 3)), zorder=1)
         axis.set_xscale("log", base=2)
@@ -262,25 +258,25 @@ def against_cost(points: pl.DataFrame, *, title: str, score: str, cost: str, not
         axis.set_xticks([2.0**power for power in range(math.floor(math.log2(left)), math.ceil(math.log2(right)) + 1)])
         axis.minorticks_off()
         axis.set_xlim(left * 0.9, right * (right / left) ** 0.35 * 1.25)
-        axis.set_xlabel(_plain(cost))
-        axis.set_ylabel(_plain(score))
+        axis.set_xlabel(plain(cost))
+        axis.set_ylabel(plain(score))
         _tidy(axis)
-        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12, fontweight="bold")
         if note:
-            figure.text(0.01, -0.03, _plain(note), fontsize=8, ha="left", va="top")
-        return _files(figure)
+            figure.text(0.01, -0.03, plain(note), fontsize=8, ha="left", va="top")
+        return files(figure, ("svg", "png"), bbox_inches="tight")
 
 
 def _styles(losses: Sequence[str]) -> dict[str, dict[str, Any]]:
     """A colour a loss; of more than the palette has, those that are numbered share a grey."""
-    few = len(losses) <= len(_COLOURS)
+    few = len(losses) <= len(COLOURS)
     alone = [name for name in losses if few or not name[-1:].isdigit()]
     styles = {}
     for name in losses:
         place = alone.index(name) if name in alone else -1
         if place >= 0:
-            dashes = _DASHES[place // len(_COLOURS) % len(_DASHES)]
-            styles[name] = {"color": _COLOURS[place % len(_COLOURS)], "linestyle": dashes, "linewidth": 1.8, "zorder": 3}
+            dashes = _DASHES[place // len(COLOURS) % len(_DASHES)]
+            styles[name] = {"color": COLOURS[place % len(COLOURS)], "linestyle": dashes, "linewidth": 1.8, "zorder": 3}
         else:
             styles[name] = {"color": _MANY, "linewidth": 0.8, "alpha": 0.8, "zorder": 2}
     return styles
@@ -313,17 +309,3 @@ def _tidy(axis: Axes) -> None:
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _plain(text: str) -> str:
-    """A name as it is: a dollar sign starts no formula."""
-    return text.replace("$", r"\$")
-
-
-def _files(figure: Figure) -> dict[str, bytes]:
-    out = {}
-    for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160, "metadata": {"Software": None}})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, facecolor="white", bbox_inches="tight", **options)
-        out[kind] = buffer.getvalue()
-    return out

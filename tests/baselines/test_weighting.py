@@ -618,7 +618,7 @@ class Negative(Shared):
 
 @pytest.mark.parametrize("name", ["famo", "geometric"])
 def test_logarithms_of_losses_below_zero_end_the_fit_with_a_line(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FitError, match="at epoch 1, step 1$"):
+    with pytest.raises(FitError, match=r"at epoch 1, step 1$"):
         fit(Negative(), tmp_path, make(name))
 
 
