@@ -32,7 +32,7 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/perf --benchmark-enable --benchmark-only --benchmark-autosave
 
-# The leaderboards under results/, on synthetic data: what is missing is run, what differs from the commit is said. Hours without a GPU.
+# The leaderboards under results/, on synthetic data: what is missing is run, what differs from the commit is said. Long without a GPU.
 results: $(STAMP)
 	set -e; for sweep in $(SWEEPS); do $(BIN)/harness sweep $$sweep output_dir=$(PUBLISHED); done
 	$(BIN)/harness publish --output-dir $(PUBLISHED) --results $(RESULTS)
