@@ -42,12 +42,12 @@ def publish(
     if not (output_dir / "store").is_dir():
         raise RequestError(f"no store in {output_dir}", where="--output-dir", remedy="run a sweep first, or name another folder")
     from harness import config
-    from harness.publish import folder, site, standing
+    from harness.publish import folder, inventory, site
     from harness.publish import results as tables
 
     extra = config_dir or []
     config.use(extra)
-    shelf = standing.read(output_dir)
+    shelf = inventory.read(output_dir)
     if to is not None:
         _tell(to, folder.replace(to, site.pages(shelf, output_dir, extra=extra, most=rows)))
     if results is not None or wandb:

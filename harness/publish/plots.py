@@ -12,8 +12,8 @@ from harness import identity
 from harness.publish.curve import label_efficiency
 from harness.publish.document import INK, LINE, SOFT
 from harness.publish.drawing import LOOK, files
+from harness.publish.inventory import Row, Standing
 from harness.publish.report import every_anchor
-from harness.publish.standing import Row, Standing
 from harness.publish.tables import cell_text, with_interval
 
 if TYPE_CHECKING:

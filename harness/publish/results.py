@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from harness.publish import plots
+from harness.publish.inventory import Shelf, Standing
 from harness.publish.page import SYNTHETIC
 from harness.publish.row_page import marked
-from harness.publish.standing import Shelf, Standing
 from harness.publish.tables import cell_text, legend, readable, render
 
 FIGURES = {"score_over_labels": plots.over_labels, "score_against_cost": plots.against_cost}

@@ -16,8 +16,8 @@ from harness.errors import RequestError
 from harness.metrics import statistic
 from harness.publish import plots
 from harness.publish.document import Html, badge, document, facts, folded, short, sortable
+from harness.publish.inventory import Row, Standing
 from harness.publish.page import SYNTHETIC
-from harness.publish.standing import Row, Standing
 from harness.publish.tables import number, p_value, with_interval
 from harness.reproducing import Again
 from harness.store import Store

@@ -24,8 +24,8 @@ import polars as pl
 from harness import reported
 from harness.publish import row_page, task_page
 from harness.publish.document import Html, badge, document, short, sortable
+from harness.publish.inventory import Row, Shelf, Standing, slug
 from harness.publish.page import SYNTHETIC
-from harness.publish.standing import Row, Shelf, Standing, slug
 from harness.publish.tables import cell_text, with_interval
 from harness.reproducing import Reproducer
 from harness.store import Store

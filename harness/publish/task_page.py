@@ -11,9 +11,9 @@ import polars as pl
 
 from harness.publish import plots
 from harness.publish.document import Html, badge, document, facts, folded, short, sortable, themed
+from harness.publish.inventory import Row, Standing
 from harness.publish.page import SYNTHETIC
 from harness.publish.row_page import linked, marked
-from harness.publish.standing import Row, Standing
 from harness.publish.tables import cell_text, legend, readable
 from harness.reported import HEADING
 

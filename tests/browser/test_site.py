@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.publish import folder, site, standing
+from harness.publish import folder, inventory, site
 from tests.stores import EVIL, full
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("out")
     full(output)
-    folder.replace(output / "site", site.pages(standing.read(output), output))
+    folder.replace(output / "site", site.pages(inventory.read(output), output))
     return output / "site"
 
 

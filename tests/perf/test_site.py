@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.publish import folder, site, standing
+from harness.publish import folder, inventory, site
 from tests.stores import large
 
 
@@ -22,13 +22,13 @@ def output(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 
 def test_reading_and_ranking_a_store_of_a_hundred_thousand_records(benchmark: Any, output: Path) -> None:
-    shelf = benchmark.pedantic(standing.read, args=(output,), rounds=1)
+    shelf = benchmark.pedantic(inventory.read, args=(output,), rounds=1)
     assert sum(len(table.rows) for table in shelf.standings) == 2000
     benchmark.extra_info["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def test_making_its_site(benchmark: Any, output: Path) -> None:
-    files = benchmark.pedantic(site.pages, args=(standing.read(output), output), rounds=1)
+    files = benchmark.pedantic(site.pages, args=(inventory.read(output), output), rounds=1)
     folder.replace(output / "site", files)
     assert sum(name.startswith("rows/") for name in files) == 4 * site.PAGES
     assert folder.replace(output / "site", files).same == len(files)

@@ -20,7 +20,7 @@ import pytest
 
 from harness import evaluation, plan, sweep
 from harness.errors import RequestError
-from harness.publish import folder, results, site, standing, task_page
+from harness.publish import folder, inventory, results, site, task_page
 from harness.reproducing import Reproducer
 from harness.store import Store
 from tests.conftest import PLUGIN, Run
@@ -38,7 +38,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(output: Path) -> dict[str, bytes]:
-    return site.pages(standing.read(output), output)
+    return site.pages(inventory.read(output), output)
 
 
 class _Page(HTMLParser):
@@ -99,8 +99,8 @@ def test_nothing_is_loaded_and_no_name_is_obeyed(files: dict[str, bytes]) -> Non
 
 
 def test_two_publishes_of_a_store_are_the_same_bytes(output: Path, files: dict[str, bytes]) -> None:
-    script = "import sys, hashlib; from pathlib import Path; from harness.publish import site, standing, results; o = Path(sys.argv[1]);"
-    script += "s = standing.read(o); f = site.pages(s, o) | results.files(s);"
+    script = "import sys, hashlib; from pathlib import Path; from harness.publish import site, inventory, results; o = Path(sys.argv[1]);"
+    script += "s = inventory.read(o); f = site.pages(s, o) | results.files(s);"
     script += "print(hashlib.sha256(b''.join(n.encode() + d for n, d in sorted(f.items()))).hexdigest())"
     digests = set()
     for seed in ("1", "2"):  # of Python's hashes of strings: no order of a set may be seen
@@ -232,7 +232,7 @@ def test_one_name_of_two_configs_is_told_apart_and_what_was_made_anew_stands_onc
     for lr in (1, 2):
         for written in ("2026-01-01", "2026-01-02"):
             enter(store, "same", skill=0.5, fit=f"{lr}{written}", written=written, provenance={"baseline": {"name": "same", "lr": lr}})
-    (table,) = standing.read(tmp_path).standings
+    (table,) = inventory.read(tmp_path).standings
     assert len(table.rows) == 2
     assert all(re.fullmatch(r"same · [0-9a-f]{6}", row.facts["arm"]) for row in table.rows)
     assert {row.records["written"][0] for row in table.rows} == {"2026-01-02"}
@@ -251,7 +251,7 @@ def test_numbers_from_papers_stand_in_a_table_of_their_own() -> None:
 
 
 def test_files_for_a_repository_are_stable_and_latex_marks_leader_and_ties(output: Path) -> None:
-    shelf = standing.read(output)
+    shelf = inventory.read(output)
     made = results.files(shelf, [("toy", "harness sweep toys")])
     name = next(path for path, data in made.items() if path.endswith(".tex") and b"cheat" in data)
     text, place = made[name].decode(), name.removesuffix("table.tex")
@@ -285,7 +285,7 @@ def test_no_folder_of_the_machine_is_published(tmp_path: Path) -> None:
     page = tmp_path / "sweeps" / "toys" / "index.html"
     page.write_text(page.read_text().replace("</h1>", f"</h1><pre>{escape(command)}</pre>"))
     Store(tmp_path / "store").fail("f", {"arms": ["method"], "task": "toy", "error": f"no file {Path.home()}/secret"})
-    made = b"".join(site.pages(standing.read(tmp_path), tmp_path).values()).decode(errors="replace")
+    made = b"".join(site.pages(inventory.read(tmp_path), tmp_path).values()).decode(errors="replace")
     assert "harness sweep toys task.root=FOLDER --config-dir mine" in made
     assert "/home/me" not in made
     assert "/data/secret" not in made
