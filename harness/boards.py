@@ -158,6 +158,12 @@ def _reconstructions(baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"{', '.join(named)}: {text}." for text, named in arms.items()]
 
 
+def reconstructions_of(records: pl.DataFrame, store: Store) -> list[str]:
+    """The same of the arms of some records, from their provenance."""
+    known = records.sort("arm", "evaluation").unique("arm", keep="first", maintain_order=True).select("arm", "provenance")
+    return _reconstructions({arm: store.provenance(address).get("baseline", {}) for arm, address in known.iter_rows() if address})
+
+
 def of_task(store: Store, name: str) -> list[Board]:
     """The tables of a task over everything in a store, one a protocol, version and dataset."""
     found = plan.flatten(tested(store.records().filter(task=name)))
@@ -166,7 +172,7 @@ def of_task(store: Store, name: str) -> list[Board]:
         primary = part["primary"][0]
         table = rank(part, store.units(part["evaluation"]), primary=primary, higher_is_better=higher_is_better(primary))
         table = standing.marked(table, part, store)
-        notes = (*protocol(part), *standing.notes(part, store))
+        notes = (*protocol(part), *reconstructions_of(part, store), *standing.notes(part, store))
         boards.append(Board(f"{name} v{part['task_version'][0]}", table, primary, notes, {}))
     return boards
 

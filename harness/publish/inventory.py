@@ -173,7 +173,9 @@ def _standing(store: Store, part: pl.DataFrame, stale: frozenset[str], failures:
     rows = _rows(table, flat, settings, same, stale, {arm for failure in own for arm in failure.get("arms", ())}, higher_is_better(primary))
     protocol = boards.protocol(flat, str(task.get("note") or ""))
     name = slug(same["task"], *(same[key] for key in leaderboard.SAME))
-    return Standing(name, same, table, rows, primary, tuple(settings), (*protocol, *notes), task, own)
+    return Standing(
+        name, same, table, rows, primary, tuple(settings), (*protocol, *boards.reconstructions_of(flat, store), *notes), task, own
+    )
 
 
 def _ranked(store: Store, records: pl.DataFrame, primary: str) -> pl.DataFrame:
