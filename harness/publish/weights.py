@@ -43,7 +43,7 @@ def report(board: Board, study: Study, *, reference: str = "equal", parts: Seque
     """
     order = board.table["arm"].unique(maintain_order=True).to_list()
     fits = _fits(study)
-    trained = [arm for arm in order if arm in set(fits["arm"])]
+    trained = [arm for arm in order if arm in set(fits.filter("scored")["arm"])]
     plain = _reference(trained, study.tuning, reference, higher=higher_is_better(board.primary))
     metrics = [board.primary, *parts]
     records = study.records.filter(pl.col("arm").is_in(trained))
@@ -54,7 +54,9 @@ def report(board: Board, study: Study, *, reference: str = "equal", parts: Seque
     points = points.with_columns(reference=pl.col("arm") == plain)
     note = " ".join(board.notes[:1])
     pictures = {
-        "weights_over_training": over_training(_weights(fits, study, trained), title=f"Weights of {board.title}", note=note),
+        "weights_over_training": over_training(
+            _weights(fits.filter("scored"), study, trained), title=f"Weights of {board.title}", note=note
+        ),
         "score_against_cost": against_cost(
             points, title=f"Cost of {board.title}", score=board.primary, cost=f"an epoch's time, in times of {plain}'s", note=note
         ),
@@ -65,8 +67,8 @@ def report(board: Board, study: Study, *, reference: str = "equal", parts: Seque
         notes=(
             f"{GAINS}: gains over {plain}, paired, with 95 % intervals over subjects and p with Holm's correction; trade: the "
             "parts that are surely gained (+) or lost (-), whose intervals do not hold 0.",
-            f"{COST}: medians over fits, of an epoch's {'time' if fits['gpu'].any() else 'processor time'} and of the most memory that "
-            f"training added, over those of {plain}.",
+            f"{COST}: over {plain}, of an epoch's {'time' if fits['gpu'].any() else 'processor time'} (median of all fits, draws too) "
+            "and of the most memory that training added (the least of all fits, as a process adds more the first time).",
             "Weights over training: what each loss, or its gradient, was multiplied with, over the mean of all; bands are the extremes of "
             "the fits.",
         ),
@@ -75,15 +77,22 @@ def report(board: Board, study: Study, *, reference: str = "equal", parts: Seque
 
 
 def _fits(study: Study) -> pl.DataFrame:
-    """The fits that trained: ``arm``, ``fit``, ``seconds`` of an epoch, ``memory`` (bytes that training added), ``gpu``."""
+    """The fits that trained, draws too.
+
+    Returns:
+        ``arm``, ``fit``, ``scored`` (no draw), ``seconds`` of an epoch, ``memory`` (bytes that training added), ``gpu``.
+    """
+    scored = [(arm, fit, True) for arm, fit in study.records.select("arm", "fit").unique(maintain_order=True).iter_rows()]
+    drawn = study.tuning.select("arm", "fit").unique(maintain_order=True).iter_rows() if study.tuning.height else ()
     rows = []
-    for arm, fit in study.records.select("arm", "fit").unique(maintain_order=True).iter_rows():
+    seen = {fit for _, fit, _ in scored}
+    for arm, fit, is_scored in [*scored, *((arm, fit, False) for arm, fit in drawn if fit not in seen)]:
         known = study.fit(fit)
         if known:
             gpu = bool(known["trainer"]["resources"]["gpus"])
             epochs = [entry["seconds" if gpu else "processor_seconds"] for entry in study.history(fit)]
-            rows.append((arm, fit, median(epochs) if epochs else None, known.get("working_memory"), gpu))
-    schema = {"arm": pl.String, "fit": pl.String, "seconds": pl.Float64, "memory": pl.Int64, "gpu": pl.Boolean}
+            rows.append((arm, fit, is_scored, median(epochs) if epochs else None, known.get("working_memory"), gpu))
+    schema = {"arm": pl.String, "fit": pl.String, "scored": pl.Boolean, "seconds": pl.Float64, "memory": pl.Int64, "gpu": pl.Boolean}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -119,7 +128,7 @@ def _gains(gains: pl.DataFrame, trained: Sequence[str], plain: str, metrics: Seq
 
 def _cost(fits: pl.DataFrame, plain: str, trained: Sequence[str]) -> pl.DataFrame:
     """``arm``, ``time`` and ``memory`` over the plain sum's, ``seconds`` of an epoch, ``mebibytes``, ``fits``; the cheapest first."""
-    medians = fits.group_by("arm").agg(seconds=pl.col("seconds").median(), memory=pl.col("memory").median(), fits=pl.len())
+    medians = fits.group_by("arm").agg(seconds=pl.col("seconds").median(), memory=pl.col("memory").min(), fits=pl.len())
     of_plain = medians.filter(arm=plain)
     return (
         medians.select(

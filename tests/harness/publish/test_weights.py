@@ -105,7 +105,14 @@ def study(tmp_path: Path) -> tuple[Board, Study]:
                 spent = {"seconds": 9.0, "processor_seconds": (seconds + seed / 10) / 4}
                 history = [spent | {"epoch": e, "weight/a": 1.0, "weight/b": float(e), "train/a": 1.0} for e in (1, 2, 3, 4)]
                 (store.fit_folder(f"fit-{name}") / "history.json").write_text(json.dumps(history))
-    tuning = pl.DataFrame({"arm": ["equal a", "equal a", "equal b"], "score": [0.9, 0.5, 0.8], "chosen": [False, True, True]})
+    tuning = pl.DataFrame(
+        {
+            "arm": ["equal a", "equal a", "equal b"],
+            "score": [0.9, 0.5, 0.8],
+            "chosen": [False, True, True],
+            "fit": ["gone", "fit-equal a-0", "fit-equal b-0"],
+        }
+    )
     frame, sums = pl.DataFrame(records), pl.concat(units)
     table = leaderboard(frame, sums, primary="ccc", draws=200)
     return Board("t", table, "ccc", ("note",), {}), Study(frame, sums, tuning, store)
