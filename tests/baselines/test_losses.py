@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torchmetrics.functional import concordance_corrcoef
 
 from baselines import losses
-from baselines.weighting import Equal, Fixed, Random
-from harness.errors import RequestError
+from baselines.weighting import Equal, Random
 
 NAN = float("nan")
 
@@ -114,21 +113,3 @@ def test_random_weights_sum_to_1_are_new_in_every_step_and_follow_from_the_gener
     reference /= reference.sum(1, keepdims=True)
     assert drawn.std(0).mean().item() == pytest.approx(reference.std(0).mean(), abs=0.01)  # uniform over their sum, no softmax
     assert torch.equal(weights(torch.Generator().manual_seed(7)), weights(torch.Generator().manual_seed(7)))
-
-
-def test_fixed_weights_go_by_name() -> None:
-    assert Fixed({"c": 0.5, "a": 1.0, "b": 0.0})(values(), torch.Generator()).item() == 4.0
-
-
-@pytest.mark.parametrize(
-    ("weights", "line"),
-    [
-        ({"a": 1.0, "b": 1.0}, "no weight for the loss 'c'"),
-        ({"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}, "no loss is called 'd'"),
-        ({"a": -1.0}, "a weight of -1.0 for a"),
-        ({"a": NAN}, "a weight of nan for a"),
-    ],
-)
-def test_fixed_weights_that_do_not_fit_are_refused(weights: dict[str, float], line: str) -> None:
-    with pytest.raises(RequestError, match=line):
-        Fixed(weights)(values(), torch.Generator())

@@ -566,6 +566,7 @@ def test_what_a_weighting_remembers_is_in_the_checkpoint(name: str, zero: int, t
         ("famo", {}, {"accumulate": 2}, "accumulate"),
         ("fixed", {"weights": {"valense": 1}}, {}, "did you mean 'valence'"),
         ("fixed", {"weights": {"valence": -1}}, {}, "from 0 on"),
+        ("fixed", {"weights": {"valence": math.nan}}, {}, "a weight of nan for valence"),
         ("mgda", {"method": "trimmed_mean"}, {}, "no weighting of gradients"),
         ("cagrad", {"options": {"c": -1}}, {}, "non-negative"),
         ("cagrad", {"options": {"radius": 1}}, {}, "radius"),
