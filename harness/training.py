@@ -127,7 +127,7 @@ class Fitted:
             learned of it (``log_variance/NAME``, say).
         seconds: Of all epochs, those before a restart included.
         peak_memory: Bytes: of the GPU where there is one, else of this process.
-        working_memory: Bytes: how far that is above what was held when the fit began.
+        working_memory: Bytes: how far the peak of the last epoch is above what was held before it: what a step needs and gives back.
         selected_epoch: The epoch ``state`` is of, from 1.
         steps: Batches trained on.
     """
@@ -179,10 +179,10 @@ def fit(
     if not validation.samples.height and (settings.selection == "validation" or settings.schedule.name == "plateau"):
         raise RequestError("there are no validation samples", where="trainer", remedy="select the last epoch, without a plateau schedule")
     torch.set_num_threads(settings.resources.cpus)
-    held = _reset_peak_memory(device)
+    _reset_peak_memory(device)
     ensure_process_group(device)
     stage.setup(train, validation, targets, classes, previous)
-    loop = _Loop(stage, train, validation, settings, weighting, seed, context, device, held)
+    loop = _Loop(stage, train, validation, settings, weighting, seed, context, device)
     try:
         return loop.run()
     finally:
@@ -378,9 +378,8 @@ class _Loop:
         seed: int,
         context: Context,
         device: torch.device,
-        held: int,
     ) -> None:
-        self.stage, self.settings, self.context, self.device, self.held = stage, settings, context, device, held
+        self.stage, self.settings, self.context, self.device = stage, settings, context, device
         self.seed = seeds.seed_of(seed, type(stage).__name__)
         self.pixels = {"train": _Pixels(train.frames, device), "validation": _Pixels(validation.frames, device)}
         self.validates = validation.samples.height > 0
@@ -400,7 +399,11 @@ class _Loop:
     def run(self) -> Fitted:
         settings = self.settings
         self._resume()
+        peak = held = 0
         for epoch in range(len(self.history) + 1, settings.epochs + 1):
+            if epoch == settings.epochs:  # by now a process has loaded what it loads the first time
+                peak = _peak_memory(self.device)
+                held = _reset_peak_memory(self.device)
             self._epoch(epoch)
             every = settings.resources.checkpoint_every
             if every and epoch % every == 0 and epoch < settings.epochs:
@@ -413,8 +416,8 @@ class _Loop:
         if settings.selection == "last":
             epoch, state = settings.epochs, self._state()
         seconds = sum(entry["seconds"] for entry in self.history)
-        peak = _peak_memory(self.device)
-        return Fitted(state, self.history, seconds, peak, max(peak - self.held, 0), epoch, self.steps)
+        last = _peak_memory(self.device)
+        return Fitted(state, self.history, seconds, max(peak, last), max(last - held, 0) if held else 0, epoch, self.steps)
 
     def _epoch(self, epoch: int) -> None:
         """Train, validate, move the learning rate, remember."""

@@ -68,7 +68,7 @@ def report(board: Board, study: Study, *, reference: str = "equal", parts: Seque
             f"{GAINS}: gains over {plain}, paired, with 95 % intervals over subjects and p with Holm's correction; trade: the "
             "parts that are surely gained (+) or lost (-), whose intervals do not hold 0.",
             f"{COST}: over {plain}, of an epoch's {'time' if fits['gpu'].any() else 'processor time'} (median of all fits, draws too) "
-            "and of the most memory that training added (the least of all fits, as a process adds more the first time).",
+            "and of the memory that the last epoch needed beyond what the process held (the least of all fits).",
             "Weights over training: what each loss, or its gradient, was multiplied with, over the mean of all; bands are the extremes of "
             "the fits.",
         ),
@@ -80,7 +80,7 @@ def _fits(study: Study) -> pl.DataFrame:
     """The fits that trained, draws too.
 
     Returns:
-        ``arm``, ``fit``, ``scored`` (no draw), ``seconds`` of an epoch, ``memory`` (bytes that training added), ``gpu``.
+        ``arm``, ``fit``, ``scored`` (no draw), ``seconds`` of an epoch, ``memory`` (bytes that a step needs), ``gpu``.
     """
     scored = [(arm, fit, True) for arm, fit in study.records.select("arm", "fit").unique(maintain_order=True).iter_rows()]
     drawn = study.tuning.select("arm", "fit").unique(maintain_order=True).iter_rows() if study.tuning.height else ()
