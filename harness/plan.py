@@ -775,20 +775,13 @@ def _settings(composed: Config, axes: Mapping[str, Sequence[Any]]) -> list[Confi
 def flatten(frame: pl.DataFrame) -> pl.DataFrame:
     """The same frame with the ``setting`` JSON as columns of its own (``support.size``, ``anchor`` …), all text."""
     distinct = frame["setting"].unique(maintain_order=True).to_list()
-    flat = [dict(_leaves(json.loads(text))) for text in distinct]
+    flat = [{name: str(value) for name, value in configs.leaves(json.loads(text))} for text in distinct]
     names = sorted({name for leaves in flat for name in leaves})
     table = pl.DataFrame(
         {"setting": distinct, **{name: [leaves.get(name) for leaves in flat] for name in names}},
         schema={"setting": pl.String, **dict.fromkeys(names, pl.String)},
     )
     return frame.join(table, on="setting", how="left", maintain_order="left")
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, value in node.items():
-        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, str(value))]
-    return found
 
 
 def _split_override(item: str) -> tuple[str, str]:

@@ -198,7 +198,7 @@ class Reproducer:
         evaluate = composed.get("evaluate") or {}
         leaves: dict[str, list[Any]] = {}
         for setting in settings:
-            for path, text in _leaves(setting):
+            for path, text in config.leaves(setting):
                 value = _number(text)
                 if value not in leaves.setdefault(path, []):
                     leaves[path].append(value)
@@ -301,11 +301,3 @@ def _at(tree: Any, path: str) -> Any:
     for part in path.split("."):
         tree = tree.get(part, _NOTHING) if isinstance(tree, Mapping) else _NOTHING
     return tree
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from harness.config import leaves
 from harness.publish import plots
 from harness.publish.document import Html, badge, document, facts, folded, short, sortable, themed
 from harness.publish.inventory import Row, Standing
@@ -161,7 +162,7 @@ def _others(standing: Standing, others: Sequence[tuple[Standing, str]]) -> str:
     for other, address in others:
         same = [name for name in standing.same if standing.same[name] != other.same[name]]
         differs = [f"{name.replace('_', ' ')} {cell_text(other.same[name])}, not {cell_text(standing.same[name])}" for name in same]
-        here, there = dict(_leaves(standing.task)), dict(_leaves(other.task))
+        here, there = dict(leaves(standing.task)), dict(leaves(other.task))
         keys = [
             key
             for key in sorted({*here, *there})
@@ -173,14 +174,6 @@ def _others(standing: Standing, others: Sequence[tuple[Standing, str]]) -> str:
         items.append(f'<li><a href="{escape(address)}">{escape(short(heading, 120))}</a><ul class=legend>{listed}</ul></li>')
     told = "Other tables of this task, which may not be compared with this one, and what is different there:"
     return f"<h2>Not comparable</h2><p>{told}</p><ul>{''.join(items)}</ul>"
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def reported_block(rows: Sequence[Mapping[str, Any]]) -> str:
