@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import cluster, identity, trainer
+from harness import cluster, group, identity, placement, trainer
 from harness.config import Config, instantiate
-from harness.errors import FitError, RequestError
-from harness.plan import Job, StageSpec
+from harness.plan import Job
 from harness.store import Store
 
 Progress = Callable[[int, int, str], None]
@@ -53,7 +52,7 @@ def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str]) ->
     """
     jobs = list(jobs)
     _check_weightings(jobs)
-    with cluster.running(clusters, nested=any(map(_grouped, jobs)), python_path=python_path) as available, _quiet():
+    with cluster.running(clusters, nested=any(map(placement.grouped, jobs)), python_path=python_path) as available, _quiet():
         yield available
 
 
@@ -69,7 +68,7 @@ def run(jobs: Mapping[str, Job], store: Store, available: Mapping[str, float], *
     Raises:
         RequestError: A fit needs more than there is.
     """
-    _check(jobs, available)
+    placement.check(jobs, available)
     _tune(dict(jobs), store, available, progress)
 
 
@@ -80,23 +79,11 @@ def _check_weightings(jobs: Iterable[Job]) -> None:
         instantiate(spec.weighting or {}).check(trainer.read(spec.trainer))
 
 
-def _check(jobs: Mapping[str, Job], available: Mapping[str, float]) -> None:
-    for job in jobs.values():
-        for kind, key in (("CPU", "cpus"), ("GPU", "gpus")):
-            need, have = job.resources[key] * job.resources["workers"], available.get(kind, 0.0)
-            if need > have:
-                raise RequestError(
-                    f"a fit needs {need:g} {kind}, the cluster has {have:g}",
-                    where=f"trainer.resources.{key} × workers",
-                    remedy=f"at most {have:g} in all",
-                )
-
-
 def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], progress: Progress) -> None:
     from ray import tune
     from ray.tune.search import Searcher
 
-    queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -_weight(item[1]))))
+    queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -placement.weight(item[1]))))
 
     class Pending(Searcher):
         """Hands out jobs; one that needs an unfinished fit waits."""
@@ -166,11 +153,13 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
             self.epochs.pop(trial.trial_id, None)
             self.tell()
 
-    at_once = min(_at_once(job.resources, available) for job in jobs.values())
+    at_once = min(placement.at_once(job.resources, available) for job in jobs.values())
     scratch = Path(tempfile.mkdtemp(prefix="harness-tune-"))
     try:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trial, jobs=jobs, store=str(store.root)), lambda config: _share(jobs[config["job"]])),
+            tune.with_resources(
+                tune.with_parameters(_trial, jobs=jobs, store=str(store.root)), lambda config: placement.share(jobs[config["job"]])
+            ),
             tune_config=tune.TuneConfig(search_alg=Pending(), num_samples=len(jobs), max_concurrent_trials=at_once, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="sweep",
@@ -185,30 +174,6 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _share(job: Job) -> Any:
-    """What a trial itself occupies. One that drives a group asks for a little memory, because a trial must ask for something."""
-    from ray import tune
-
-    alone = {"CPU": float(job.resources["cpus"]), "GPU": float(job.resources["gpus"])}
-    return tune.PlacementGroupFactory(
-        [{"memory": float(2**20)} if _grouped(job) else {kind: amount for kind, amount in alone.items() if amount}]
-    )
-
-
-def _grouped(job: Job) -> bool:
-    return bool(job.stages) and int(job.resources["workers"]) > 1
-
-
-def _at_once(resources: Config, available: Mapping[str, float]) -> int:
-    need = {"CPU": resources["cpus"] * resources["workers"], "GPU": resources["gpus"] * resources["workers"]}
-    return max(1, min(int(available.get(kind, 0) // amount) for kind, amount in need.items() if amount))
-
-
-def _weight(job: Job) -> int:
-    """Long jobs first: those that train, then those with many evaluations."""
-    return 10**6 * len(job.stages[:1]) + sum(len(evaluations) for _, _, evaluations in job.entries)
-
-
 def _trial(config: dict[str, str], *, jobs: Mapping[str, Job], store: str) -> None:
     """One Tune trial, in a process that has done others before it."""
     from ray import tune
@@ -216,60 +181,9 @@ def _trial(config: dict[str, str], *, jobs: Mapping[str, Job], store: str) -> No
     from harness import evaluation
 
     job = jobs[config["job"]]
-    train = _train_in_group if _grouped(job) else None
+    train = group.train if placement.grouped(job) else None
     outcome = evaluation.run(job, Store(Path(store)), report=lambda metrics: tune.report(metrics), train=train)
     tune.report({"evaluations": float(outcome.made + outcome.failed), "failed": float(outcome.failed)})
-
-
-def _train_in_group(job: Job, spec: StageSpec, store: Store, report: object) -> None:
-    """Train one stage on a Ray Train group of DeepSpeed workers, and wait for it.
-
-    Raises:
-        FitError: The fit cannot go on, as one worker said.
-    """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    resources = spec.trainer["resources"]
-    gpus = float(resources["gpus"])
-    per_worker = {"CPU": resources["cpus"], **({"GPU": gpus} if gpus else {})}
-    scratch = store.root.parent / "ray" / spec.fit
-    stopped = store.fit_folder(spec.fit) / "stopped.txt"
-    stopped.unlink(missing_ok=True)
-    try:
-        TorchTrainer(
-            _worker,
-            train_loop_config={"job": job, "spec": spec, "store": str(store.root)},
-            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-            scaling_config=ScalingConfig(num_workers=int(resources["workers"]), use_gpu=bool(gpus), resources_per_worker=per_worker),
-            run_config=RunConfig(
-                name=spec.fit,
-                storage_path=str(scratch),
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
-                failure_config=FailureConfig(max_failures=int(resources["retries"]), controller_failure_limit=3),  # type: ignore[call-arg]
-            ),
-        ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if stopped.is_file():
-        raise FitError(stopped.read_text(encoding="utf-8"))
-
-
-def _worker(config: dict[str, Any]) -> None:
-    """One worker of a group: the same training as alone, with the group's rank and world."""
-    import ray.train
-
-    from harness import evaluation
-    from harness.store import write_atomically
-
-    job, spec, store = config["job"], config["spec"], Store(Path(config["store"]))
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    try:
-        evaluation.train_here(job, spec, store, ray.train.report, rank=rank, world=world)
-    except (FitError, RequestError) as error:  # trying again would not help, so Ray Train is not told of an error
-        if rank == 0:
-            write_atomically(store.fit_folder(spec.fit) / "stopped.txt", str(error).encode())
 
 
 @contextlib.contextmanager
