@@ -30,7 +30,7 @@ from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
 from harness.rescoring import guarded_score, now, scored
 from harness.samples import label_columns, vote_columns
-from harness.store import Store, write_atomically
+from harness.store import Store
 from harness.task import Setting, Task, kind_of
 from harness.weighting import Weighting
 
@@ -208,7 +208,8 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
     if world > 1:  # a group's processes end here; alone, the evaluations go to the same run
         mirror.finish()
     training.save_weights(fitted.state, folder / "weights.safetensors")
-    write_atomically(folder / "history.json", json.dumps(fitted.history, indent=1).encode())
+    store.push(folder / "weights.safetensors")
+    store.write(folder / "history.json", json.dumps(fitted.history, indent=1).encode())
     store.finish_fit(
         spec.fit,
         {
@@ -406,7 +407,7 @@ class Ready:
 def embeddings(store: Store, fit: str, stage: Stage, module: torch.nn.Module, data: Data, part: str, device: torch.device) -> np.ndarray:
     """Embeddings of one part by one fit, from disk where they are already there."""
     rows = identity.address([part, data.samples.height, identity.address_of_frame(data.samples.select("sample"))])
-    path = store.fit_folder(fit) / f"embeddings-{rows}.npy"
+    path = store.file(fit, f"embeddings-{rows}.npy")
     try:
         found: np.ndarray = np.load(path, allow_pickle=False)
         if len(found) == data.samples.height:
@@ -418,7 +419,7 @@ def embeddings(store: Store, fit: str, stage: Stage, module: torch.nn.Module, da
 
     buffer = io.BytesIO()
     np.save(buffer, made, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
+    store.write(path, buffer.getvalue())
     return made
 
 
@@ -437,7 +438,7 @@ def _stage(spec: StageSpec) -> Stage:
 def _fitted(spec: StageSpec, bench: Bench, previous: Previous | None, store: Store, device: torch.device) -> tuple[Stage, torch.nn.Module]:
     stage = _stage(spec)
     stage.setup(bench.train, bench.validation, bench.task.info.learned, bench.task.classes, previous)
-    state = training.load_weights(store.fit_folder(spec.fit) / "weights.safetensors")
+    state = training.load_weights(store.file(spec.fit, "weights.safetensors"))
     return stage, training.load(stage, state).to(device)
 
 

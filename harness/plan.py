@@ -533,7 +533,7 @@ class _Tuner:
 
     def __init__(self, builder: _Builder, tune: tuning.Tune, store: Store) -> None:
         self._builder, self._tune = builder, tune
-        self._draws = store.root.parent / "cache" / "draws"
+        self._draws = store.output / "cache" / "draws"
         known = store.records().filter(pl.col("protocol").str.ends_with(tuning.ON_VALIDATION))
         self._scores: dict[str, float | None] = dict(known.select("evaluation", "score").iter_rows())
         self._failures = store.failures()

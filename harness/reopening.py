@@ -46,7 +46,7 @@ def reopen(record: Mapping[str, Any], store: Store, cache: Path) -> Ready:
     stages = []
     for fit in known["fits"]:
         made = store.fit(fit)
-        if made is None or not (store.fit_folder(fit) / "weights.safetensors").is_file():
+        if made is None or not store.file(fit, "weights.safetensors").is_file():
             raise RequestError(f"the fit of {name} is gone: {store.fit_folder(fit)}", where="output_dir", remedy=again)
         stages.append(StageSpec(fit, made["stage"], made["config"], made["trainer"], made["weighting"], made["seed"]))
     resources = stages[-1].trainer["resources"] if stages else {}

@@ -14,7 +14,8 @@
       locks/FIT                        held by whoever trains or evaluates it
       failures/NAME.json               what went wrong and would go wrong again
 
-Every file is written under a temporary name and renamed, so that what has a name is whole.
+Every file is written under a temporary name and renamed, so that what has a name is whole. A store whose ``output_dir`` is
+a URL is kept there, and this folder is a working copy: a file is there before it is here, and what is new there is fetched.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -101,11 +102,101 @@ def cannot_write(path: Path, error: OSError) -> RequestError:
     return RequestError(f"cannot write {path}: {why}", where="output_dir", remedy="free some space or set output_dir=… elsewhere")
 
 
+class Elsewhere(Protocol):
+    """Where a store is kept whose folder is only a working copy: what the store asks of it.
+
+    Every method raises a ``RequestError`` where it does not answer.
+    """
+
+    url: str
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a whole file or nothing, there and then here."""
+        ...
+
+    def push(self, *paths: Path) -> None:
+        """Files that were made here, to there."""
+        ...
+
+    def remove(self, *paths: Path) -> None:
+        """Remove files, there and here; one that is not there is none to remove."""
+        ...
+
+    def look(self, folder: Path, wanted: Callable[[str], bool]) -> None:
+        """Make the files of a folder, of those whose names are wanted, the same here as there."""
+        ...
+
+    def fetch(self, path: Path) -> bool:
+        """Fetch one file if it is there."""
+        ...
+
+    def set_aside(self, path: Path, aside: Path) -> None:
+        """A file whose content is not what was written gets another name."""
+        ...
+
+    def hold(self, name: str, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+        """A lock, and whether it was got; without waiting it may not be."""
+        ...
+
+    def held(self, name: str) -> bool:
+        """Whether somebody holds a lock."""
+        ...
+
+
 @dataclass(frozen=True)
 class Store:
-    """One store, by its folder (``OUTPUT_DIR/store``)."""
+    """One store, by its folder (``OUTPUT_DIR/store``), and by where that is only a working copy of."""
 
     root: Path
+    elsewhere: Elsewhere | None = None
+
+    @property
+    def output(self) -> Path:
+        """The folder beside whose caches, tables and W&B files the store is."""
+        return self.root.parent
+
+    @property
+    def address(self) -> str:
+        """What another process opens the same store by: its output folder or URL."""
+        return self.elsewhere.url if self.elsewhere else str(self.output)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a whole file of the store, or nothing.
+
+        Raises:
+            RequestError: The disk is full or the folder cannot be written.
+        """
+        if self.elsewhere:
+            self.elsewhere.write(path, data)
+        else:
+            write_atomically(path, data)
+
+    def remove(self, *paths: Path) -> None:
+        """Remove files of the store; one that is not there is none to remove."""
+        if self.elsewhere:
+            self.elsewhere.remove(*paths)
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def push(self, *paths: Path) -> None:
+        """Files of the store that were made in its folder are kept where the store is."""
+        if self.elsewhere:
+            self.elsewhere.push(*paths)
+
+    def file(self, fit: str, name: str) -> Path:
+        """A file of a fit, by its path here; it need not be there."""
+        return self._fetched(self.fit_folder(fit) / name)
+
+    def _fetched(self, path: Path) -> Path:
+        if self.elsewhere and not path.is_file():
+            self.elsewhere.fetch(path)
+        return path
+
+    def _looked(self, folder: str, wanted: Callable[[str], bool] = lambda name: True) -> Path:
+        """A folder of the store as it is now."""
+        if self.elsewhere:
+            self.elsewhere.look(self.root / folder, wanted)
+        return self.root / folder
 
     def fit_folder(self, fit: str) -> Path:
         return self.root / "fits" / fit
@@ -113,7 +204,7 @@ class Store:
     def fit(self, fit: str) -> dict[str, Any] | None:
         """What is known of a finished fit; None where there is none."""
         try:
-            known: dict[str, Any] = json.loads((self.fit_folder(fit) / "fit.json").read_text(encoding="utf-8"))
+            known: dict[str, Any] = json.loads(self.file(fit, "fit.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
@@ -123,16 +214,20 @@ class Store:
 
     def fits(self) -> list[dict[str, Any]]:
         """Every finished fit, by name."""
-        folder = self.root / "fits"
+        folder = self._looked("fits", lambda name: name.endswith("/fit.json"))
         names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
         return [known for name in names if (known := self.fit(name)) is not None]
 
     def finish_fit(self, fit: str, known: Mapping[str, Any]) -> None:
-        write_atomically(self.fit_folder(fit) / "fit.json", json.dumps(known, indent=1, sort_keys=True).encode())
+        self.write(self.fit_folder(fit) / "fit.json", json.dumps(known, indent=1, sort_keys=True).encode())
 
     @contextlib.contextmanager
     def lock(self, fit: str) -> Iterator[None]:
         """Held while a fit trains, so that two sweeps on one store train it once. The kernel frees it when its holder dies."""
+        if self.elsewhere:
+            with self.elsewhere.hold(fit):
+                yield
+            return
         folder = self.root / "locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +240,8 @@ class Store:
 
     def running(self, fit: str) -> bool:
         """Whether somebody trains or evaluates a fit now."""
+        if self.elsewhere:
+            return self.elsewhere.held(fit)
         try:
             handle = (self.root / "locks" / fit).open("r+")
         except OSError:
@@ -170,7 +267,7 @@ class Store:
         buffer = io.BytesIO()
         predictions.write_parquet(buffer)
         path = self.predictions_path(evaluation)
-        write_atomically(path, buffer.getvalue())
+        self.write(path, buffer.getvalue())
         return str(path.relative_to(self.root)), address_of_file(path)
 
     def read_predictions(self, path: str, sha256: str) -> pl.DataFrame:
@@ -179,7 +276,7 @@ class Store:
         Raises:
             RequestError: The file is gone, or its bytes have changed; a changed one is set aside as ``*.corrupt``.
         """
-        file = self.root / path
+        file = self._fetched(self.root / path)
         if not file.is_file():
             raise RequestError(f"the predictions are gone: {file}", remedy="run the sweep again")
         if address_of_file(file) != sha256:
@@ -194,13 +291,14 @@ class Store:
         name = address(provenance)
         path = self.root / "provenance" / f"{name}.json"
         if not path.is_file():
-            write_atomically(path, json.dumps(provenance, indent=1, sort_keys=True).encode())
+            self.write(path, json.dumps(provenance, indent=1, sort_keys=True).encode())
         return name
 
     def provenance(self, name: str) -> dict[str, Any]:
         """What was put; empty where the file is gone or unreadable."""
         try:
-            kept: dict[str, Any] = json.loads((self.root / "provenance" / f"{name}.json").read_text(encoding="utf-8"))
+            path = self._fetched(self.root / "provenance" / f"{name}.json")
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return kept
@@ -208,7 +306,7 @@ class Store:
     def write_record(self, record: Mapping[str, Any], units: pl.DataFrame) -> None:
         """Write one record with its additive sums, in one file by one rename."""
         whole = {"record": dict(record), "units": {name: units[name].to_list() for name in units.columns}}
-        write_atomically(self.root / "records" / f"{record['evaluation']}.json", json.dumps(whole, sort_keys=True).encode())
+        self.write(self.root / "records" / f"{record['evaluation']}.json", json.dumps(whole, sort_keys=True).encode())
 
     def records(self) -> pl.DataFrame:
         """Every record, columns as in :data:`RECORD`, sorted by evaluation."""
@@ -257,10 +355,8 @@ class Store:
         loose = self._loose()
         if not loose:
             return
-        with (self.root / "records" / ".packing").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        with self._packing(wait=False) as alone:
+            if not alone:
                 return
             packs = self._packs("records")
             number = int(packs[0].name.split("-")[0]) + 1 if packs else 1
@@ -271,43 +367,58 @@ class Store:
             name = f"{number:06d}-{address_of_names(records['evaluation'])}"
             self._write_parquet(f"{name}.units.parquet", _newest([*sums, *map(pl.read_parquet, old_units)]))
             self._write_parquet(f"{name}.records.parquet", records.unique("evaluation", keep="first").sort("evaluation"))
-            for path in [*old, *old_units, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose)]:
-                path.unlink(missing_ok=True)
+            self.remove(*old, *old_units, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose))
 
     def forget(self, evaluations: Iterable[str]) -> None:
         """Take records and their predictions out of the store, packed ones too. Sums in packs stay, which nothing asks for."""
         gone = set(evaluations)
         paths = self.records().filter(pl.col("evaluation").is_in(sorted(gone)))["predictions"].to_list()
-        (self.root / "records").mkdir(parents=True, exist_ok=True)
-        with (self.root / "records" / ".packing").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with self._packing():
             for pack in self._packs("records"):
                 records = pl.read_parquet(pack)
                 kept = records.filter(~pl.col("evaluation").is_in(sorted(gone)))
                 if kept.height < records.height:
                     self._write_parquet(pack.name, kept)
-            for evaluation in gone:
-                (self.root / "records" / f"{evaluation}.json").unlink(missing_ok=True)
-        for path in paths:
-            (self.root / path).unlink(missing_ok=True)
+            self.remove(*(self.root / "records" / f"{evaluation}.json" for evaluation in gone))
+        self.remove(*(self.root / path for path in paths))
+
+    @contextlib.contextmanager
+    def _packing(self, *, wait: bool = True) -> Iterator[bool]:
+        """Whether the packs are ours to change."""
+        if self.elsewhere:
+            with self.elsewhere.hold("packing", wait=wait) as alone:
+                yield alone
+            return
+        (self.root / "records").mkdir(parents=True, exist_ok=True)
+        with (self.root / "records" / ".packing").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def fail(self, name: str, failure: Mapping[str, Any]) -> None:
         """Remember that a fit or an evaluation failed, and why."""
-        write_atomically(self.root / "failures" / f"{name}.json", json.dumps(failure, indent=1, sort_keys=True).encode())
+        self.write(self.root / "failures" / f"{name}.json", json.dumps(failure, indent=1, sort_keys=True).encode())
 
     def forget_failure(self, name: str) -> None:
-        (self.root / "failures" / f"{name}.json").unlink(missing_ok=True)
+        path = self.root / "failures" / f"{name}.json"
+        if path.is_file():
+            self.remove(path)
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        folder = self.root / "failures"
+        folder = self._looked("failures")
         return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
 
     def _packs(self, kind: str) -> list[Path]:
         """The newest first."""
-        return sorted((self.root / "records").glob(f"*.{kind}.parquet"), reverse=True)
+        ending = f".{kind}.parquet"
+        return sorted(self._looked("records", lambda name: name.endswith(ending)).glob(f"*{ending}"), reverse=True)
 
     def _loose(self, among: Iterable[str] | None = None) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-        folder = self.root / "records"
+        among = None if among is None else {*among}
+        folder = self._looked("records", lambda name: name.endswith(".json") and (among is None or name[:-5] in among))
         names = {entry.name[:-5] for entry in os.scandir(folder) if entry.name.endswith(".json")} if folder.is_dir() else set()
         found = {}
         for name in sorted(names if among is None else names.intersection(among)):
@@ -330,11 +441,13 @@ class Store:
 
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
-        write_atomically(self.root / "records" / name, buffer.getvalue())
+        self.write(self.root / "records" / name, buffer.getvalue())
 
-    @staticmethod
-    def _set_aside(path: Path) -> Path:
+    def _set_aside(self, path: Path) -> Path:
         aside = path.with_name(f"{path.name}.corrupt")
+        if self.elsewhere:
+            self.elsewhere.set_aside(path, aside)
+            return aside
         with contextlib.suppress(OSError):
             path.replace(aside)
         return aside

@@ -66,7 +66,7 @@ def planned_again(prepared: Prepared) -> Prepared:
 def _plan(sweep: Sweep, store: Store, extra: Sequence[Path], say: Say) -> Plan:
     def snapshot_of(task: Config, config: Config) -> snapshot.Snapshot:
         with progress_bar("reading frames", say) as advance:
-            return snapshot.take(task, store.root.parent / "cache", lambda done, total: advance(done, total, ""))
+            return snapshot.take(task, store.output / "cache", lambda done, total: advance(done, total, ""))
 
     plan = plans.build(sweep, extra=extra, snapshot_of=snapshot_of, store=store)
     for job in plan.jobs.values():

@@ -147,7 +147,7 @@ def start(job: Job, spec: StageSpec, store: Store) -> Mirror:
     }
     return open_run(
         job.tracker,
-        store.root.parent,
+        store.output,
         name=f"{spec.name}-{spec.fit[:8]}",
         group=job.tracker.get("group", "run"),
         kind="fit",
@@ -166,7 +166,7 @@ def resume(job: Job, store: Store) -> Mirror:
         return Mirror(current)
     return open_run(
         job.tracker,
-        store.root.parent,
+        store.output,
         name=f"evaluate-{job.name[:8]}",
         group=job.tracker.get("group", "run"),
         kind="evaluation",

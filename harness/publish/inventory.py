@@ -184,7 +184,7 @@ def _ranked(store: Store, records: pl.DataFrame, primary: str) -> pl.DataFrame:
     sources = [identity.source_of(f"harness.{name}") for name in ("metrics.units", "statistics.Panel", "leaderboard.rank", "boards.rank")]
     rows = records.select("evaluation", "arm", "score", "written", "sha256", "selection").rows()
     key = identity.address([rows, primary, exact, [source and source[1] for source in sources]])
-    path = store.root.parent / "cache" / "leaderboards" / f"{key}.parquet"
+    path = store.output / "cache" / "leaderboards" / f"{key}.parquet"
     try:
         return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError):

@@ -62,7 +62,7 @@ class Study:
     def history(self, fit: str) -> list[dict[str, Any]]:
         """What a fit reported, one entry an epoch; empty where nothing is trained, or its file is gone."""
         try:
-            known: list[dict[str, Any]] = json.loads((self.store.fit_folder(fit) / "history.json").read_text(encoding="utf-8"))
+            known: list[dict[str, Any]] = json.loads((self.store.file(fit, "history.json")).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
         return known

@@ -237,7 +237,7 @@ def _training(row: Row, known: Mapping[str, Mapping[str, Any]], store: Store) ->
     by_stage: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for fit in _fits(row, known):
         try:
-            history = json.loads((store.fit_folder(fit) / "history.json").read_text(encoding="utf-8"))
+            history = json.loads((store.file(fit, "history.json")).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         by_stage.setdefault(str((store.fit(fit) or {}).get("stage", "")), {})[fit] = history
