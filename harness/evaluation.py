@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
+from harness.preemption import Preempted
 from harness.rescoring import guarded_score, now, scored
 from harness.samples import label_columns, vote_columns
 from harness.store import Store
@@ -36,6 +38,7 @@ from harness.weighting import Weighting
 
 Report = Callable[[dict[str, float]], None]
 Train = Callable[[Job, StageSpec, Store, Report], None]
+Leaving = Callable[[], bool]
 
 
 @dataclass
@@ -115,7 +118,9 @@ def _taught(samples: pl.DataFrame, taught: Sequence[str]) -> pl.DataFrame:
     return samples.with_columns(pl.lit(None, dtype=samples.schema[name]).alias(name) for name in others)
 
 
-def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train | None = None) -> Outcome:
+def run(
+    job: Job, store: Store, *, report: Report = lambda _: None, train: Train | None = None, leaving: Leaving = lambda: False
+) -> Outcome:
     """Do one job; what the store already holds is not done again.
 
     Args:
@@ -123,9 +128,13 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
         store: Where everything is written.
         report: Called with progress now and then.
         train: Trains one fit and writes it to the store; ``train_here`` unless several workers do it.
+        leaving: Whether this process has been told to leave; asked after every step and between two evaluations.
 
     Returns:
         What became of it. A fit that cannot go on is remembered in the store as a failure, and is no error here.
+
+    Raises:
+        Preempted: It was told to leave. What is done is in the store, a fit under way in its checkpoint, and run again, it goes on.
     """
     outcome = Outcome()
     wanted = sum(len(evaluations) for _, _, evaluations in job.entries)
@@ -134,7 +143,9 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
             for spec in job.stages:
                 with store.lock(spec.fit) if spec.fit != job.name else contextlib.nullcontext():
                     if store.fit(spec.fit) is None:
-                        (train or train_here)(job, spec, store, report)
+                        if leaving():
+                            raise Preempted(f"left before fit {spec.fit}")
+                        (train or partial(train_here, leaving=leaving))(job, spec, store, report)
         except (FitError, RequestError) as error:
             store.fail(job.name, _failure(job, error))
             return Outcome(failed=max(wanted, 1))
@@ -147,6 +158,9 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
                 continue
             ready: Ready | None = None
             for evaluation, setting in pending:
+                if leaving():
+                    mirror.finish()
+                    raise Preempted(f"left before evaluation {evaluation}")
                 try:
                     if ready is None:
                         ready = Ready(job, lay_out(job.tasks.get(evaluation, job.task), job.snapshot, job.fold), baseline, store)
@@ -172,7 +186,16 @@ def run(job: Job, store: Store, *, report: Report = lambda _: None, train: Train
     return outcome
 
 
-def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda _: None, *, rank: int = 0, world: int = 1) -> None:
+def train_here(
+    job: Job,
+    spec: StageSpec,
+    store: Store,
+    report: Report = lambda _: None,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    leaving: Leaving = lambda: False,
+) -> None:
     """Train one stage in this process, one of ``world``, and write the fit to the store.
 
     Args:
@@ -181,6 +204,11 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
         store: Where the fit and its checkpoints go; shared by all ranks.
         report: Called on every rank after each epoch, with ``epoch`` and the losses by name.
         rank, world: Of this process in its group.
+        leaving: Whether this process has been told to leave; where one of a group has, all do.
+
+    Raises:
+        FitError: The fit cannot go on.
+        Preempted: It was told to leave; a checkpoint is kept.
     """
     bench = lay_out(job.task, job.snapshot, job.fold)
     folder = store.fit_folder(spec.fit)
@@ -190,19 +218,23 @@ def train_here(job: Job, spec: StageSpec, store: Store, report: Report = lambda 
         mirror.epoch(metrics)
         report(metrics)
 
-    context = training.Local(folder / "checkpoint", rank=rank, world=world, on_report=tell)
-    fitted = training.fit(
-        _stage(spec),
-        bench.train,
-        bench.validation,
-        targets=bench.task.info.learned,
-        classes=bench.task.classes,
-        trainer=spec.trainer,
-        weighting=instantiate(spec.weighting) if spec.weighting else _Sum(),
-        seed=spec.seed,
-        context=context,
-        previous=_previous(job, spec, bench, store),
-    )
+    context = training.Local(folder / "checkpoint", rank=rank, world=world, on_report=tell, leaving=leaving)
+    try:
+        fitted = training.fit(
+            _stage(spec),
+            bench.train,
+            bench.validation,
+            targets=bench.task.info.learned,
+            classes=bench.task.classes,
+            trainer=spec.trainer,
+            weighting=instantiate(spec.weighting) if spec.weighting else _Sum(),
+            seed=spec.seed,
+            context=context,
+            previous=_previous(job, spec, bench, store),
+        )
+    except Preempted:
+        mirror.finish()
+        raise
     if rank != 0:
         return
     if world > 1:  # a group's processes end here; alone, the evaluations go to the same run

@@ -115,7 +115,8 @@ class Resources:
         workers: Processes that share each batch.
         cpus, gpus: Of each worker.
         zero: Stage of DeepSpeed's ZeRO, 0 to 3.
-        checkpoint_every: Epochs between training checkpoints; 0 for none.
+        checkpoint_every: Epochs between training checkpoints; 0 for none but the one kept when a fit has to leave.
+        checkpoint_minutes: Minutes after which one is kept in the middle of an epoch, too; 0 for never.
         retries: How often a fit whose worker died is tried again.
     """
 
@@ -124,6 +125,7 @@ class Resources:
     gpus: float = _one(0.0, _number(0))
     zero: int = _one(0, _whole(0, 3))
     checkpoint_every: int = _one(1, _whole(0))
+    checkpoint_minutes: float = _one(0.0, _number(0))
     retries: int = _one(2, _whole(0))
 
 

@@ -17,7 +17,6 @@ import math
 import os
 import shutil
 import socket
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +37,7 @@ from harness.baseline import Data, Previous, Stage
 from harness.descent import Descent, Objective
 from harness.errors import FitError, RequestError
 from harness.frames import Frames
+from harness.preemption import Preempted
 from harness.trainer import Augment, Trainer
 from harness.weighting import Weighting
 
@@ -56,13 +56,21 @@ class Context(Protocol):
         """The folder of the latest checkpoint that is complete and :func:`intact`. Every rank calls it."""
         ...
 
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        """Called by every rank after every epoch.
+    def keep(self, name: str, write: Callable[[Path], object]) -> None:
+        """Keep a checkpoint instead of the one before. Every rank calls it, and it returns when the checkpoint is complete.
 
         Args:
-            metrics: One entry of :attr:`Fitted.history`.
-            checkpoint: A folder with this rank's files, which are gone after the call; the ranks' files together are the checkpoint.
+            name: A later checkpoint has a greater one; one that is there already stays as it is.
+            write: Puts this rank's files into a folder; the ranks' files together are the checkpoint.
         """
+        ...
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Called by every rank after every epoch, its checkpoint kept, with the new entry of :attr:`Fitted.history`."""
+        ...
+
+    def leaving(self) -> bool:
+        """Whether this rank has been told to leave. If any has, all keep a checkpoint and raise :class:`harness.preemption.Preempted`."""
         ...
 
 
@@ -74,38 +82,46 @@ class Local:
     """
 
     def __init__(
-        self, folder: Path, *, rank: int = 0, world: int = 1, on_report: Callable[[dict[str, float]], object] = lambda metrics: None
+        self,
+        folder: Path,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        on_report: Callable[[dict[str, float]], object] = lambda metrics: None,
+        leaving: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.folder, self.rank, self.world, self.on_report = folder, rank, world, on_report
+        self.folder, self.rank, self.world, self.on_report, self.leaving = folder, rank, world, on_report, leaving
 
     def checkpoint(self) -> Path | None:
+        name: list[str | None] = [None]
         if self.rank == 0:
             for found in sorted(self.folder.glob("epoch-*"), reverse=True):
                 if intact(found):
+                    name = [found.name]
                     break
                 log.warning("%s is damaged; it is set aside, and training goes on from an earlier one or from the start", found)
                 aside = found.with_name(f"corrupt-{found.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 found.replace(aside)
-        self._meet()
-        return max(self.folder.glob("epoch-*"), default=None)
+        if self.world > 1:
+            dist.broadcast_object_list(name)  # a file system may show a rename to others later
+        return self.folder / name[0] if name[0] else None
 
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if checkpoint is not None:
-            self._keep(checkpoint, f"epoch-{int(metrics['epoch']):06d}")
+    def report(self, metrics: dict[str, float]) -> None:
         self.on_report(metrics)
 
-    def _keep(self, checkpoint: Path, name: str) -> None:
+    def keep(self, name: str, write: Callable[[Path], object]) -> None:
         coming = self.folder / "coming"
         if self.rank == 0:
             shutil.rmtree(coming, ignore_errors=True)  # of a run that was killed while it wrote
             coming.mkdir(parents=True)
         self._meet()
-        shutil.copytree(checkpoint, coming, copy_function=shutil.move, dirs_exist_ok=True)
+        write(coming)
         self._meet()
         if self.rank == 0:
-            older = list(self.folder.glob("epoch-*"))
-            coming.replace(self.folder / name)
+            older = [folder for folder in self.folder.glob("epoch-*") if folder.name != name]
+            if not (self.folder / name).exists():  # whatever led here again, the same has been learned
+                coming.replace(self.folder / name)
             for folder in older:
                 shutil.rmtree(folder)
         self._meet()
@@ -173,6 +189,7 @@ def fit(
     Raises:
         RequestError: The settings cannot be, or do not fit the data or the machine.
         FitError: A loss is not finite, or there is nothing to train on.
+        Preempted: The context is leaving; a checkpoint has been kept.
     """
     settings = trainer_settings.read(trainer)
     device = _device(settings)
@@ -346,9 +363,8 @@ class _Step:
 class _Means:
     """Means over those samples of an epoch that say something, the same on every rank."""
 
-    def __init__(self, world: int) -> None:
-        self.world = world
-        self.sums: Tensor | None = None
+    def __init__(self, world: int, sums: Tensor | None = None) -> None:
+        self.world, self.sums = world, sums
 
     def add(self, values: Tensor, there: Tensor, n: int) -> None:
         """``(k,)`` values of a batch of ``n``, and whether each is there."""
@@ -363,6 +379,32 @@ class _Means:
             dist.all_reduce(self.sums)
         sums, counts = self.sums.tolist()
         return {name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count}
+
+
+class _UnderWay:
+    """How far an epoch is: its batches trained on, the sums of their losses and weights, and the seconds that took."""
+
+    def __init__(
+        self,
+        world: int,
+        *,
+        steps: int = 0,
+        losses: Tensor | None = None,
+        weights: Tensor | None = None,
+        seconds: float = 0.0,
+        processor_seconds: float = 0.0,
+    ) -> None:
+        self.steps, self.losses, self.weights = steps, _Means(world, losses), _Means(world, weights)
+        self.since = time.perf_counter() - seconds, time.process_time() - processor_seconds
+
+    def spent(self) -> dict[str, float]:
+        """Those before a restart included."""
+        began, worked = self.since
+        return {"seconds": time.perf_counter() - began, "processor_seconds": time.process_time() - worked}
+
+    def state(self) -> dict[str, Any]:
+        """What another one is made of."""
+        return {"steps": self.steps, "losses": self.losses.sums, "weights": self.weights.sums, **self.spent()}
 
 
 class _Loop:
@@ -395,6 +437,8 @@ class _Loop:
         self.history: list[dict[str, float]] = []
         self.steps = 0
         self.best: tuple[float, int, State] = (math.inf, 0, {})
+        self.under_way: _UnderWay | None = None
+        self.kept = time.monotonic()
 
     def run(self) -> Fitted:
         settings = self.settings
@@ -407,11 +451,8 @@ class _Loop:
             self._epoch(epoch)
             every = settings.resources.checkpoint_every
             if every and epoch % every == 0 and epoch < settings.epochs:
-                with tempfile.TemporaryDirectory(prefix="harness-checkpoint-") as folder:
-                    self._save(Path(folder))
-                    self.context.report(self.history[-1], Path(folder))
-            else:
-                self.context.report(self.history[-1], None)
+                self._keep()
+            self.context.report(self.history[-1])
         _, epoch, state = self.best
         if settings.selection == "last":
             epoch, state = settings.epochs, self._state()
@@ -421,9 +462,11 @@ class _Loop:
 
     def _epoch(self, epoch: int) -> None:
         """Train, validate, move the learning rate, remember."""
-        started, worked = time.perf_counter(), time.process_time()
+        under_way = self.under_way = self.under_way or _UnderWay(self.context.world)
         lr = self.optimizer.param_groups[0]["lr"]
-        entry = {"epoch": float(epoch), "lr": lr, **self._train(epoch), **(self._validate(epoch) if self.validates else {})}
+        self._train(epoch, under_way)
+        validated = self._validate(epoch) if self.validates else {}
+        entry = {"epoch": float(epoch), "lr": lr, **self._trained(under_way), **validated}
         validation = [value for name, value in entry.items() if name.startswith("validation/")]
         mean = float(np.mean(validation)) if validation else math.nan
         if self.settings.selection == "validation" and mean < self.best[0]:
@@ -432,17 +475,18 @@ class _Loop:
             self.scheduler.step(mean)
         elif self.scheduler:
             self.scheduler.step()
-        spent = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - worked}
-        self.history.append({**entry, **spent})
+        self.history.append({**entry, **under_way.spent()})
+        self.steps += under_way.steps
+        self.under_way = None
 
-    def _train(self, epoch: int) -> dict[str, float]:
+    def _train(self, epoch: int, under_way: _UnderWay) -> None:
+        """What is left of the epoch's steps."""
         self.engine.train()
         batches = self._batches("train", epoch)
         if not batches:
             raise FitError(f"{type(self.stage).__name__} has no batch to train on")
         group = self.settings.accumulate
-        losses, weights = _Means(self.context.world), _Means(self.context.world)
-        for number, index in enumerate(batches):
+        for number, index in enumerate(batches[under_way.steps :], under_way.steps):
             step = self._step("train", index, epoch, number)
             boundary = (number + 1) % group == 0 or number + 1 == len(batches)
             self.engine.set_gradient_accumulation_boundary(boundary)
@@ -451,15 +495,20 @@ class _Loop:
             except FitError as error:
                 raise FitError(f"{error} at epoch {epoch}, step {number + 1}") from None
             self.engine.step()
-            losses.add(found, found != 0, len(index))
-            weights.add(weighed, ~weighed.isnan(), len(index))
+            under_way.losses.add(found, found != 0, len(index))
+            under_way.weights.add(weighed, ~weighed.isnan(), len(index))
             if self.weighting.again:
                 self.weighting.after_step(self.descent.again(self._step("train", index, epoch, number)))
-        self.steps += len(batches)
+            under_way.steps += 1
+            if boundary:  # between two of them, gradients lie about that nobody has applied
+                self._pause(epoch)
+
+    def _trained(self, under_way: _UnderWay) -> dict[str, float]:
+        """What the weighting learns of an epoch, and what is told of its training."""
         names = self.objective.names
-        means = losses.of(names)
+        means, weights = under_way.losses.of(names), under_way.weights.of(names)
         self.weighting.after_epoch(means)
-        told = {f"train/{name}": means.get(name, 0.0) for name in names} | {f"weight/{name}": w for name, w in weights.of(names).items()}
+        told = {f"train/{name}": means.get(name, 0.0) for name in names} | {f"weight/{name}": weight for name, weight in weights.items()}
         with self._whole(self.weighting.parameters()):
             for what, values in self.weighting.learned().items():
                 told |= {f"{what}/{name}": value for name, value in zip(names, values.tolist(), strict=True)}
@@ -474,6 +523,7 @@ class _Loop:
                 found = self.engine(self._step("validation", index, epoch, number))
                 values = torch.stack([loss.detach() for loss in found])
                 losses.add(values, values != 0, len(index))
+                self._pause(epoch)
         means = dict.fromkeys(self.objective.names if batches else (), 0.0) | losses.of(self.objective.names)
         if self.settings.selection == "validation" and not (means and all(map(math.isfinite, means.values()))):
             bad = [name for name, value in means.items() if not math.isfinite(value)]
@@ -520,6 +570,30 @@ class _Loop:
                 for name, value in self.objective.module.state_dict().items()
             }
 
+    def _pause(self, epoch: int) -> None:
+        """Leave if any rank is to, and keep a checkpoint if one is due; all ranks decide the same.
+
+        Raises:
+            Preempted: The checkpoint is kept.
+        """
+        minutes = self.settings.resources.checkpoint_minutes
+        wishes = [self.context.leaving(), bool(minutes) and time.monotonic() - self.kept > 60 * minutes]
+        if self.context.world > 1:
+            told = torch.tensor(wishes, dtype=torch.int32, device=self.device)
+            dist.all_reduce(told, dist.ReduceOp.MAX)
+            wishes = told.bool().tolist()
+        leave, due = wishes
+        if leave or due:
+            self._keep()
+        if leave:
+            assert self.under_way is not None
+            raise Preempted(f"left at epoch {epoch}, step {self.under_way.steps}")
+
+    def _keep(self) -> None:
+        steps = f"-step-{self.under_way.steps:09d}" if self.under_way else ""
+        self.context.keep(f"epoch-{len(self.history):06d}{steps}", self._save)
+        self.kept = time.monotonic()
+
     def _save(self, folder: Path) -> None:
         mean, epoch, state = self.best
         client = {
@@ -528,6 +602,7 @@ class _Loop:
             "best": (mean, epoch),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "lr": [group["lr"] for group in self.optimizer.param_groups],
+            "under_way": self.under_way and self.under_way.state(),
         }
         self.engine.save_checkpoint(str(folder), tag="state", client_state=client)
         if self.context.rank == 0 and state:
@@ -547,6 +622,8 @@ class _Loop:
             return
         _, client = self.engine.load_checkpoint(str(folder), tag="state")
         self.history, self.steps = client["history"], client["steps"]
+        if client["under_way"]:
+            self.under_way = _UnderWay(self.context.world, **client["under_way"])
         mean, epoch = client["best"]
         self.best = mean, epoch, load_weights(folder / "best.safetensors") if epoch else {}
         for group, lr in zip(self.optimizer.param_groups, client["lr"], strict=True):

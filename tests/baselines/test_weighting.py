@@ -536,8 +536,10 @@ class Killed(Exception):
 
 
 class KilledAfter(training.Local):
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        super().report(metrics, checkpoint)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, on_report=self.die)
+
+    def die(self, metrics: dict[str, float]) -> None:
         if metrics["epoch"] == 2:
             raise Killed
 

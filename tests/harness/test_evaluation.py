@@ -16,6 +16,7 @@ import pytest
 from harness import evaluation, identity, plan, snapshot
 from harness.baseline import Baseline, Query
 from harness.plan import Plan, Sweep
+from harness.preemption import Preempted
 from harness.samples import label_columns
 from harness.store import Store
 from tests.conftest import PLUGIN
@@ -162,7 +163,7 @@ def test_another_seed_gives_other_weights(planned: Planned, fitted: Store, store
 
 
 def test_what_is_done_is_not_done_again(toy: Plan, fitted: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "train_here", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(evaluation, "train_here", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(evaluation.Ready, "predict", lambda *_: pytest.fail("predicted again"))
     assert run(toy, fitted) == evaluation.Outcome()
 
@@ -171,7 +172,7 @@ def test_a_further_setting_of_a_fitted_baseline_encodes_nothing(planned: Planned
     import toy  # type: ignore[import-not-found]
 
     monkeypatch.setattr(toy.Brightness, "encode", lambda *_: pytest.fail("encoded again"))
-    monkeypatch.setattr(evaluation, "train_here", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(evaluation, "train_here", lambda *_, **__: pytest.fail("trained again"))
     further = planned({"toy": ["baseline=toy"]}, {"evaluate.support.size": [3, 4, "50%"]})
     assert run(further, fitted) == evaluation.Outcome(made=3)
 
@@ -221,6 +222,27 @@ def test_two_methods_and_two_protocols_on_one_stage_train_it_once(planned: Plann
     scored = {arm: json.loads(row["metrics"])["frames_scored"] for arm, row in by_arm.items()}
     assert scored == {"toy": 36, "twin": 36, "flattered": 48}
     assert by_arm["flattered"]["protocol"].startswith("f-")
+
+
+@pytest.mark.parametrize("when", ["before the fit", "in the middle of it", "between two evaluations"])
+def test_a_job_that_is_told_to_leave_fails_nothing_and_goes_on_later(toy: Plan, fitted: Store, store: Store, when: str) -> None:
+    (job,) = toy.jobs.values()
+    looks = 0
+
+    def leaving() -> bool:
+        nonlocal looks
+        looks += 1
+        return len(store.records()) == 1 if when == "between two evaluations" else looks > (when == "in the middle of it") * 2
+
+    with pytest.raises(Preempted):
+        evaluation.run(job, store, leaving=leaving)
+    assert store.failures() == {}
+    done = int(when == "between two evaluations")
+    assert (len(store.fits()), len(store.records())) == (done, done)
+    assert len(list(store.root.rglob("epoch-*-step-*"))) == (when == "in the middle of it")
+    assert evaluation.run(job, store) == evaluation.Outcome(made=2 - done)
+    facts = ["evaluation", "fit", "sha256"]
+    assert store.records().select(facts).sort("evaluation").equals(fitted.records().select(facts).sort("evaluation"))
 
 
 # ── who sees what ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,17 +1,9 @@
-"""Every fit here is a real DeepSpeed engine on the CPU, on frames small enough to take milliseconds.
-
-Run as a program, this file is one of two workers: ``RANK=0 WORLD_SIZE=2 … python test_training.py FOLDER``.
-"""
+"""Every fit here is a real DeepSpeed engine on the CPU, on frames small enough to take milliseconds."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,154 +19,22 @@ from harness.augmentation import augment
 from harness.baseline import Data, Stage, Step
 from harness.errors import FitError, RequestError
 from harness.trainer import Augment
-from harness.weighting import Weighting
-
-N = 50  # no multiple of the batch, and the last batch no multiple of two
-QUIET: dict[str, Any] = {"resources": {"checkpoint_every": 0}}
-
-
-def data(n: int = N, seed: int = 0) -> Data:
-    """Frames whose mean is the valence and whose left–right gradient is the arousal."""
-    rng = np.random.default_rng(seed)
-    valence, arousal = rng.uniform(-1, 1, (2, n))
-    ramp = np.linspace(-1, 1, 8)
-    frames = 0.5 + 0.2 * valence[:, None, None] + 0.2 * arousal[:, None, None] * ramp + rng.normal(0, 0.02, (n, 8, 8))
-    pixels = (frames.clip(0, 1) * 255).round().astype(np.uint8)[..., None]
-    return Data(pl.DataFrame({"sample": [f"{i}" for i in range(n)], "valence": valence, "arousal": arousal}), pixels)
-
-
-class Line(Stage):
-    """Linear regression on pixels; every frame on its own."""
-
-    def setup(self, train: Data, validation: Data, targets: Any, classes: Any, previous: Any) -> None:
-        self.labels = {True: torch.tensor(train.labels("valence")), False: torch.tensor(validation.labels("valence"))}
-
-    def module(self) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
-
-    def batches(self, part: str, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        rows = rng.permutation(len(self.labels[part == "train"]))
-        for first in range(0, len(rows), size):
-            yield rows[first : first + size, None]
-
-    def losses(self, module: nn.Module, step: Step) -> dict[str, Tensor]:
-        made = step.gather(module(step.frames()))[:, 0]
-        return {"valence": (made - step.rows(self.labels[step.training])).square().mean()}
-
-    def encode(self, module: nn.Module, frames: Tensor) -> Tensor:
-        made: Tensor = module(frames)
-        return made
-
-
-class Faces(Line):
-    """An encoder of single frames, then dropout, batch normalisation and a loss (1 - CCC) that look at the whole batch."""
-
-    def setup(self, train: Data, validation: Data, targets: Any, classes: Any, previous: Any) -> None:
-        super().setup(train, validation, targets, classes, previous)
-        self.both = {
-            True: torch.tensor(np.stack([train.labels(t) for t in ("valence", "arousal")], 1)),
-            False: torch.tensor(np.stack([validation.labels(t) for t in ("valence", "arousal")], 1)),
-        }
-
-    def module(self) -> nn.Module:
-        encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8))
-        # Without a bias: batch normalisation takes it away again, and Adam would move it by rounding errors.
-        head = nn.Sequential(nn.Dropout(0.3), nn.Linear(8, 8, bias=False), nn.BatchNorm1d(8), nn.Linear(8, 2))
-        return nn.ModuleDict({"encoder": encoder, "head": head})
-
-    def losses(self, module: nn.Module, step: Step) -> dict[str, Tensor]:
-        assert isinstance(module, nn.ModuleDict)
-        made = module["head"](step.gather(module["encoder"](step.frames()))).float()
-        wanted = step.rows(self.both[step.training])
-        return {"valence": 1 - _ccc(made[:, 0], wanted[:, 0]), "arousal": (made[:, 1] - wanted[:, 1]).square().mean()}
-
-
-class RandomWeights(Weighting):
-    def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        drawn = torch.rand(len(losses), generator=generator)
-        return (torch.stack(list(losses.values())) * drawn / drawn.sum()).sum()
-
-
-class First(Weighting):
-    """The first loss times a number."""
-
-    def __init__(self, times: float = 1.0) -> None:
-        super().__init__()
-        self.times = times
-
-    def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        return next(iter(losses.values())) * self.times
-
-
-class Uneven(Weighting):
-    def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        return 0.25 * losses["valence"] + 0.75 * losses["arousal"]
-
-
-class LearnedWeights(Weighting):
-    """Kendall's: exp(-s) L + s."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.s = nn.Parameter(torch.zeros(2))
-
-    def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        total: Tensor = (torch.exp(-self.s) * torch.stack(list(losses.values())) + self.s).sum()
-        return total
-
-
-def _ccc(x: Tensor, y: Tensor) -> Tensor:
-    covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    return 2 * covariance / (x.var(correction=0) + y.var(correction=0) + (x.mean() - y.mean()).square())
-
-
-def fit(
-    stage: Stage, folder: Path, weighting: Any = None, context: Any = None, train: Data | None = None, **trainer: Any
-) -> training.Fitted:
-    settings = {"epochs": 4, "batch_size": 16, "lr": 0.01, "schedule": {"name": "none"}, **trainer}
-    return training.fit(
-        stage,
-        train or data(),
-        data(20, seed=1),
-        targets=("valence", "arousal"),
-        classes=(),
-        trainer=settings,
-        weighting=weighting or RandomWeights(),
-        seed=3,
-        context=context or training.Local(folder),
-    )
-
-
-def same(one: training.Fitted, other: training.Fitted) -> bool:
-    """Weights and history bit for bit, times aside."""
-    histories = [[{k: v for k, v in entry.items() if not k.endswith("seconds")} for entry in fitted.history] for fitted in (one, other)]
-    return (
-        one.state.keys() == other.state.keys()
-        and all(torch.equal(one.state[k], other.state[k]) for k in one.state)
-        and histories[0] == histories[1]
-    )
-
-
-class Killed(Exception):
-    """Stands for a kill: nothing after it runs in the context."""
-
-
-class KilledAfter(training.Local):
-    """Dies when epoch ``last`` has been reported, or, with ``half``, in the middle of keeping that epoch's checkpoint."""
-
-    def __init__(self, folder: Path, last: int, *, half: bool = False) -> None:
-        super().__init__(folder)
-        self.last, self.half = last, half
-
-    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if self.half and metrics["epoch"] == self.last:
-            assert checkpoint is not None
-            shutil.copytree(checkpoint / "state", self.folder / "coming" / "state")  # and no manifest, and no rename
-            raise Killed
-        super().report(metrics, checkpoint)
-        if metrics["epoch"] == self.last:
-            raise Killed
-
+from tests.harness.fitting import (
+    QUIET,
+    Faces,
+    First,
+    Killed,
+    KilledAfter,
+    LearnedWeights,
+    Line,
+    N,
+    RandomWeights,
+    Uneven,
+    data,
+    fit,
+    same,
+)
+from tests.harness.two_workers import CASES
 
 # Learning
 
@@ -475,53 +335,6 @@ def test_every_stage_of_zero_learns_the_same(tmp_path: Path, plain: training.Fit
 
 # Two workers
 
-CASES: dict[str, dict[str, Any]] = {
-    "plain": {"batch_size": 15},
-    "augmented": {"augment": {"flip": 0.5, "rotate": 20, "scale": [0.8, 1.2], "brightness": 0.2, "erase": 0.5}, "resources": {"zero": 1}},
-    "accumulated": {"accumulate": 2, "selection": "validation", "schedule": {"name": "plateau"}, "resources": {"zero": 2}},
-    "clipped": {"clip": 0.1, "resources": {"zero": 3}},
-}
-
-
-def _worker(folder: Path) -> None:
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    told = {}
-    for case, trainer in CASES.items():
-        fitted = fit(Faces(), folder, LearnedWeights(), training.Local(folder / case, rank=rank, world=world), **trainer)
-        told[case] = fitted.history
-        training.save_weights(fitted.state, folder / f"{case}-{rank}.safetensors")
-        if case == "accumulated":  # and once more from the checkpoint of the last epoch but one
-            again = fit(Faces(), folder, LearnedWeights(), training.Local(folder / case, rank=rank, world=world), **trainer)
-            assert again.epochs == 4
-            assert same(again, fitted), "resumed with two workers"
-    (folder / f"history-{rank}.json").write_text(json.dumps(told), encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("workers")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    root = Path(training.__file__).parents[1]
-    common = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(root),
-    }
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)], env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    said = [worker.communicate(timeout=300)[1].decode() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:] + said[1][-3000:]
-    return folder
-
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_workers_learn_what_one_learns(tmp_path: Path, two_workers: Path, case: str) -> None:
@@ -658,7 +471,3 @@ def test_weights_on_disk_are_whole_or_refused(tmp_path: Path) -> None:
 
 def test_no_frames_embed_to_nothing() -> None:
     assert training.embed(lambda frames: frames, np.zeros((0, 8, 8, 1), np.uint8), device=torch.device("cpu")).size == 0  # type: ignore[arg-type]
-
-
-if __name__ == "__main__":
-    _worker(Path(sys.argv[1]))
