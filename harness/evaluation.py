@@ -24,7 +24,7 @@ import polars as pl
 import torch
 
 from harness import frames as frame_cache
-from harness import identity, plan, provenance, retrieval, snapshot, thresholds, tracking, training, tuning
+from harness import identity, node_cache, plan, provenance, retrieval, snapshot, thresholds, tracking, training, tuning
 from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
@@ -89,7 +89,7 @@ def lay_out(config: Config, folder: str, fold: int) -> Bench:
     """One fold of a task on a snapshot; kept for the next job of this process that uses the same."""
     key = identity.address([config, folder, fold])
     if key not in _benches:
-        taken = snapshot.load(Path(folder))
+        taken = snapshot.load(node_cache.local(Path(folder)))
         task = plan.make_task(config)
         rows, split, proof = plan.selected(task, config, taken, fold)
 

@@ -153,6 +153,35 @@ class Frames:
         except (OSError, pl.exceptions.PolarsError, KeyError, ValueError) as error:
             raise RequestError(f"no frames can be read: {error}", where=str(path), remedy="fill the frame cache again") from None
 
+    def copied(self, folder: Path) -> tuple[Frames, list[int]]:
+        """The same frames from chunks of another folder, and the bytes of each chunk that was not there yet.
+
+        Raises:
+            RequestError: A chunk is not what its name says, or cannot be read.
+            OSError: The folder cannot be written.
+        """
+        places, copied = [], []
+        for source in map(Path, self._chunks):
+            place = folder / source.parent.name / source.name
+            if not place.is_file():
+                try:
+                    content = source.read_bytes()
+                except OSError as error:
+                    raise _lost(source, error) from None
+                if _digest(content).hex() != source.stem:
+                    raise RequestError("a chunk of the frame cache is damaged", where=str(source), remedy="fill the frame cache again")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                partial = place.with_suffix(".partial")
+                try:
+                    partial.write_bytes(content)
+                    partial.replace(place)
+                except OSError:
+                    partial.unlink(missing_ok=True)  # a full disk gets its space back
+                    raise
+                copied.append(len(content))
+            places.append(str(place))
+        return Frames(places, self._chunk, self._row, self.digests, self._frame), copied
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Frames, (self._chunks, self._chunk, self._row, self.digests, self._frame)
 
@@ -165,8 +194,7 @@ class Frames:
                     raise OSError("it was cut short")
                 self._maps[chunk] = np.memmap(path, np.uint8, "r", shape=(count, *self._frame))
             except OSError as error:
-                what = f"the frame cache has lost a chunk: {error.strerror or error}"
-                raise RequestError(what, where=path, remedy="fill the frame cache again") from None
+                raise _lost(Path(path), error) from None
         return self._maps[chunk]
 
 
@@ -271,7 +299,7 @@ def _fill(samples: pl.DataFrame, transform: Transform, cache: Path, jobs: int, p
         except Exception as error:  # whatever Pillow's plug-ins raise on bytes that are no image
             return None, str(error) or type(error).__name__
 
-    with _locked(folder / "lock"):
+    with locked(folder / "lock"):
         chunks.refresh()
     there = files["size"].is_not_null().to_numpy() & (geometry[:, 4] != _NOTHING)
     for row in np.flatnonzero(~there).tolist():
@@ -287,7 +315,7 @@ def _fill(samples: pl.DataFrame, transform: Transform, cache: Path, jobs: int, p
         with ThreadPoolExecutor(jobs) as pool, Images() as images:
             for start in range(0, len(todo), chunks.frames):
                 batch = todo[start : start + chunks.frames]
-                with _locked(folder / "lock"):
+                with locked(folder / "lock"):
                     chunks.refresh()  # another process may have made these meanwhile
                     fresh: dict[bytes, np.ndarray] = {}
                     groups = _by_container(batch, paths)
@@ -396,7 +424,7 @@ class _Digests:
         new = files.filter("settled", pl.col("digest").is_not_null()).select(self._SCHEMA.names())
         new = new.join(self._table, on=self._SCHEMA.names(), how="anti")
         if new.height:
-            with _locked(self._path.with_suffix(".lock")):
+            with locked(self._path.with_suffix(".lock")):
                 self._table = pl.concat([self._read(), new]).unique("path", keep="last", maintain_order=True)
                 _write_parquet(self._table, self._path, {})
 
@@ -438,6 +466,11 @@ def _size_and_times(path: str) -> tuple[int | None, int | None, int | None]:
     except (OSError, ValueError):
         return None, None, None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _lost(chunk: Path, error: OSError) -> RequestError:
+    what = f"the frame cache has lost a chunk: {error.strerror or error}"
+    return RequestError(what, where=str(chunk), remedy="fill the frame cache again")
 
 
 def _digest(content: bytes) -> bytes:
@@ -504,7 +537,8 @@ def _square(geometry: list[float], width: int, height: int, margin: float) -> tu
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Held by one process at a time."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # let go by the system when the process dies
         yield

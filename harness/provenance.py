@@ -43,6 +43,13 @@ def software() -> dict[str, Any]:
     return {"python": platform.python_version(), "packages": packages, **_revision()}
 
 
+@functools.cache
+def code() -> str:
+    """An address of this program's own files, by which two machines know that they run the same."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return identity.address([[str(file.relative_to(Path(__file__).parent)), identity.address_of_file(file)] for file in files])
+
+
 def sources(*targets: str) -> dict[str, str]:
     """Dotted targets → SHA-256 of the file that defines each, by which a stale result is known."""
     return {target: found[1] for target in targets if (found := identity.source_of(target)) is not None}

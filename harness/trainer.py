@@ -43,6 +43,17 @@ def _choice(*options: str) -> Reader:
     return read
 
 
+def _or_null(reader: Reader) -> Reader:
+    return lambda value, where: None if value is None else reader(value, where)
+
+
+def _gpus(value: Any, where: str) -> float:
+    number = float(_number(0)(value, where))
+    if number > 1 and number != int(number):
+        raise RequestError(f"{value!r} GPUs", where=where, remedy="give a share of one below 1, or whole ones")
+    return number
+
+
 def _interval(value: Any, where: str) -> tuple[float, float]:
     number = _number(0, above=True)
     if not isinstance(value, list | tuple) or len(value) != 2 or number(value[0], where) > number(value[1], where):
@@ -113,7 +124,10 @@ class Resources:
 
     Attributes:
         workers: Processes that share each batch.
-        cpus, gpus: Of each worker.
+        min_workers: With how many a fit goes on where a node is lost and there is no room for all; null for no fewer.
+        cpus, gpus: Of each worker; a share of a GPU lets several fits use it.
+        gpu_memory: GiB of GPU memory that each worker needs, where it has a share of a GPU that share of its memory; null for any.
+        placement: Where the workers of a fit lie: ``pack`` or ``spread``, as far as there is room, or else not at all (``strict_…``).
         zero: Stage of DeepSpeed's ZeRO, 0 to 3.
         checkpoint_every: Epochs between training checkpoints; 0 for none but the one kept when a fit has to leave.
         checkpoint_minutes: Minutes after which one is kept in the middle of an epoch, too; 0 for never.
@@ -121,8 +135,11 @@ class Resources:
     """
 
     workers: int = _one(1, _whole(1))
+    min_workers: int | None = _one(None, _or_null(_whole(1)))
     cpus: int = _one(1, _whole(1))
-    gpus: float = _one(0.0, _number(0))
+    gpus: float = _one(0.0, _gpus)
+    gpu_memory: float | None = _one(None, _or_null(_number(0, above=True)))
+    placement: str = _one("pack", _choice("pack", "spread", "strict_pack", "strict_spread"))
     zero: int = _one(0, _whole(0, 3))
     checkpoint_every: int = _one(1, _whole(0))
     checkpoint_minutes: float = _one(0.0, _number(0))
