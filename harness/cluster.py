@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from harness import node_cache, preemption
 from harness.config import Config
 from harness.errors import RequestError
+from harness.nodes import Nodes
 
 
 def environment(gpus: float) -> dict[str, str]:
@@ -34,22 +38,39 @@ def tell_environment(gpus: float) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(cluster: Config, *, nested: bool, python_path: list[str]) -> Iterator[dict[str, float]]:
+def running(
+    cluster: Config, *, nested: bool, gpus: float = 0, python_path: list[str], shared: Path | None = None, snapshots: Sequence[str] = ()
+) -> Iterator[Nodes]:
     """Ray, for as long as the block lasts: started here and stopped after, or joined and left running.
 
+    What is started here listens on the loopback alone.
+
     Args:
-        cluster: ``address`` (null: start here), ``cpus``, ``gpus``, ``object_store_mb``.
+        cluster: The config group ``cluster``.
         nested: Whether trials start Ray Train groups. They need the dashboard's state service: without it a sweep
             whose trial driver dies hangs.
+        gpus: Of the fit that needs most.
         python_path: Folders a user's own code is imported from.
+        shared: The output folder, which all nodes must see; None where it is no folder.
+        snapshots: Folders of the datasets, which nodes with a disk of their own copy to it.
 
     Yields:
-        The cluster's resources.
+        The nodes, each asked what it is.
 
     Raises:
-        RequestError: No cluster answers at the address.
+        RequestError: No cluster answers at the address, or one of its nodes cannot be used.
     """
-    here = tell_environment(cluster["gpus"] or 0)
+    address = cluster["address"]
+    if address is None:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # whatever the system: this machine's address is then 127.0.0.1
+    here = tell_environment(gpus or cluster["gpus"] or 0)
+    if cluster.get("autoscaling"):
+        here["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "900"  # a node has to be brought first
+    if cluster.get("node_cache"):
+        os.environ[node_cache.VARIABLE] = here[node_cache.VARIABLE] = str(cluster["node_cache"])
+    if cluster.get("notice"):
+        os.environ[preemption.VARIABLE] = here[preemption.VARIABLE] = str(cluster["notice"])
+    _check(address)
     import ray
 
     variables = here | {"PYTHONPATH": os.pathsep.join([*python_path, *filter(None, [os.environ.get("PYTHONPATH")])])}
@@ -59,9 +80,9 @@ def running(cluster: Config, *, nested: bool, python_path: list[str]) -> Iterato
         "logging_level": logging.ERROR,
         "configure_logging": True,
     }
-    address = cluster["address"]
     if address is None:
         options |= {
+            "address": "local",  # also where RAY_ADDRESS is set
             "num_cpus": cluster["cpus"],
             "num_gpus": cluster["gpus"],
             "include_dashboard": nested,
@@ -70,13 +91,44 @@ def running(cluster: Config, *, nested: bool, python_path: list[str]) -> Iterato
         }
     else:
         options["address"] = address
+    where = f"cluster.address={address}"
     try:
         ray.init(**options)  # type: ignore[arg-type]
     except ConnectionError as error:
+        what = f"no Ray cluster answers: {_line(error)}"
+        raise RequestError(what, where=where, remedy="start one with `ray start --head`, or use cluster=local") from None
+    except ray.exceptions.AuthenticationError as error:
+        remedy = "copy ~/.ray/auth_token of the head here, with RAY_AUTH_MODE=token on both sides"
+        raise RequestError(f"the cluster does not know this token: {_line(error)}", where=where, remedy=remedy) from None
+    except RuntimeError as error:
         raise RequestError(
-            f"no Ray cluster answers: {error}", where=f"cluster.address={address}", remedy="start one, or use cluster=local"
+            f"the cluster cannot be joined: {_line(error)}", where=where, remedy="use the same versions on both sides"
         ) from None
     try:
-        yield dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+        nodes = Nodes(cluster, shared=shared, snapshots=snapshots)
+        nodes.first_look()
+        yield nodes
     finally:
         ray.shutdown()
+
+
+def _check(address: str | None) -> None:
+    """Refuse an address that cannot be one, or at which nobody listens: Ray would try for a minute.
+
+    Raises:
+        RequestError: It cannot be joined.
+    """
+    if address is None or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    where, remedy = f"cluster.address={address}", "give HOST:PORT, as `ray start --head` prints it"
+    if "://" in address or not host or not port.isdigit():
+        raise RequestError(f"{address!r} is no address of a cluster", where=where, remedy=remedy)
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise RequestError(f"no Ray cluster answers: {error.strerror or error}", where=where, remedy=remedy) from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

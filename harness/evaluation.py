@@ -195,6 +195,7 @@ def train_here(
     rank: int = 0,
     world: int = 1,
     leaving: Leaving = lambda: False,
+    hardware: dict[str, Any] | None = None,
 ) -> None:
     """Train one stage in this process, one of ``world``, and write the fit to the store.
 
@@ -205,6 +206,7 @@ def train_here(
         report: Called on every rank after each epoch, with ``epoch`` and the losses by name.
         rank, world: Of this process in its group.
         leaving: Whether this process has been told to leave; where one of a group has, all do.
+        hardware: Of the whole group: on how many ``nodes`` it lies and on which ``gpus``; None where it is this process alone.
 
     Raises:
         FitError: The fit cannot go on.
@@ -264,6 +266,7 @@ def train_here(
             "peak_memory": fitted.peak_memory,
             "working_memory": fitted.working_memory,
             "world_size": world,
+            "hardware": hardware or provenance.used(bool(spec.trainer["resources"]["gpus"])),
             "weights": identity.address_of_file(folder / "weights.safetensors"),
             "sources": provenance.sources(spec.config["_target_"]),
             "environment": provenance.environment(),
@@ -425,6 +428,7 @@ class Ready:
                     "problems": self.bench.snapshot.problem_counts(),
                     "fits": [known["fit"] for known in self.fits],
                     "world_size": [known["world_size"] for known in self.fits],
+                    "hardware": [known.get("hardware") for known in self.fits],
                     "versions": {"task": info.version, "baseline": self.config["version"]},
                     "baseline": self.config,
                     "task": {key: value for key, value in self.bench.config.items() if key != "root"},

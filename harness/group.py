@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
+from harness import placement, preemption
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
+from harness.preemption import Notice, Preempted
 from harness.store import Store
 
+_RESIZE_S = 600.0  # between two looks whether a group that is smaller than it may be could grow: it starts again for that
 
-def train(job: Job, spec: StageSpec, store: Store, report: object) -> None:
+
+class Left(Preempted):
+    """A group was told to leave.
+
+    Args:
+        nodes: Ray's ids of the nodes whose own notice it was; none where all of the run is to leave.
+    """
+
+    def __init__(self, nodes: list[str]) -> None:
+        super().__init__("left")
+        self.nodes = nodes
+
+
+def train(job: Job, spec: StageSpec, store: Store, report: object, *, selector: dict[str, str], notice: Path) -> None:
     """Train one stage on a Ray Train group of DeepSpeed workers, and wait for it.
+
+    Args:
+        job: Whose stage it is.
+        spec: The stage.
+        store: Where it goes.
+        report: Not called: what a group says goes to its own run.
+        selector: Of the nodes its workers may go to.
+        notice: The file that tells all of the run to leave.
 
     Raises:
         FitError: The fit cannot go on, as one worker said.
+        Left: It was told to leave; a checkpoint is kept.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     resources = spec.trainer["resources"]
-    gpus = float(resources["gpus"])
-    per_worker = {"CPU": resources["cpus"], **({"GPU": gpus} if gpus else {})}
-    scratch = store.root.parent / "ray" / spec.fit
-    stopped = store.fit_folder(spec.fit) / "stopped.txt"
-    stopped.unlink(missing_ok=True)
+    gpus, workers = float(resources["gpus"]), int(resources["workers"])
+    fewest = int(resources.get("min_workers") or workers)
+    scaling: dict[str, Any] = {
+        "num_workers": workers if fewest == workers else (fewest, workers),
+        "use_gpu": bool(gpus),
+        "resources_per_worker": {"CPU": resources["cpus"], **({"GPU": gpus} if gpus else {})},
+        "placement_strategy": placement.strategy(resources),
+        "label_selector": selector or None,
+        "elastic_resize_monitor_interval_s": _RESIZE_S,
+    }
+    scratch = store.output / "ray" / spec.fit
+    folder = store.fit_folder(spec.fit)
+    for old in (folder / "stopped.txt", *folder.glob("left-*.txt")):
+        old.unlink(missing_ok=True)
     try:
         TorchTrainer(
             _worker,
-            train_loop_config={"job": job, "spec": spec, "store": str(store.root)},
-            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-            scaling_config=ScalingConfig(num_workers=int(resources["workers"]), use_gpu=bool(gpus), resources_per_worker=per_worker),
+            train_loop_config={"job": job, "spec": spec, "store": str(store.root), "notice": str(notice)},
+            torch_config=_backend(),
+            scaling_config=ScalingConfig(**scaling),
             run_config=RunConfig(
                 name=spec.fit,
                 storage_path=str(scratch),
@@ -41,12 +77,31 @@ def train(job: Job, spec: StageSpec, store: Store, report: object) -> None:
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if stopped.is_file():
-        raise FitError(stopped.read_text(encoding="utf-8"))
+    if (folder / "stopped.txt").is_file():
+        raise FitError((folder / "stopped.txt").read_text(encoding="utf-8"))
+    if left := list(folder.glob("left-*.txt")):
+        raise Left(sorted(filter(None, {path.read_text(encoding="utf-8") for path in left})))
+
+
+def _backend() -> Any:
+    """Of what Ray Train does for PyTorch only that the workers of a node see each other's GPUs; :func:`meet` does the rest."""
+    from ray.train.backend import Backend
+    from ray.train.torch import TorchConfig
+
+    class Shared(Backend):
+        share_cuda_visible_devices = True
+
+    class Config(TorchConfig):
+        @property
+        def backend_cls(self) -> Any:
+            return Shared
+
+    return Config()
 
 
 def _worker(config: dict[str, Any]) -> None:
     """One worker of a group: the same training as alone, with the group's rank and world."""
+    import ray
     import ray.train
 
     from harness import evaluation
@@ -55,8 +110,73 @@ def _worker(config: dict[str, Any]) -> None:
     job, spec, store = config["job"], config["spec"], Store(Path(config["store"]))
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    gpus = bool(spec.trainer["resources"]["gpus"])
+    own, run = Notice([preemption.of_node()]), Notice([Path(config["notice"])])
+    folder = store.fit_folder(spec.fit)
     try:
-        evaluation.train_here(job, spec, store, ray.train.report, rank=rank, world=world)
+        hardware = meet(rank, world, context.get_local_rank(), gpus=gpus)
+        evaluation.train_here(
+            job,
+            spec,
+            store,
+            ray.train.report,
+            rank=rank,
+            world=world,
+            leaving=lambda: own.given() or run.given(),
+            hardware=hardware,
+        )
+    except Preempted:
+        node = ray.get_runtime_context().get_node_id() if own.given() else ""
+        write_atomically(folder / f"left-{rank}.txt", node.encode())
     except (FitError, RequestError) as error:  # trying again would not help, so Ray Train is not told of an error
         if rank == 0:
-            write_atomically(store.fit_folder(spec.fit) / "stopped.txt", str(error).encode())
+            write_atomically(folder / "stopped.txt", str(error).encode())
+
+
+def meet(rank: int, world: int, local_rank: int, *, gpus: bool) -> dict[str, Any]:
+    """Make the group's process group, on the network of the nodes alone: the loopback where all is one machine.
+
+    Ray Train's own would listen on every address of the machine.
+
+    Returns:
+        ``nodes``, how many the group lies on, and ``gpus``, what every worker trains on, by rank.
+    """
+    import ray.util
+    import torch.distributed as dist
+    from ray.train.collective import broadcast_from_rank_zero
+
+    from harness import provenance
+
+    host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    if interface := _interface(host):
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
+    places = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": local_rank}  # DeepSpeed reads them
+    os.environ.update({name: str(place) for name, place in places.items()})
+    store: Any = None
+    address = (host, 0)
+    if rank == 0:
+        listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        address = (host, listening.getsockname()[1])
+        store = _tcp_store(address, world, master_listen_fd=listening.detach())
+    address = broadcast_from_rank_zero(address)
+    store = store or _tcp_store(address, world)
+    os.environ.update({"MASTER_ADDR": address[0], "MASTER_PORT": str(address[1])})
+    dist.init_process_group("nccl" if gpus else "gloo", store=store, rank=rank, world_size=world)
+    store.set(f"node/{rank}", ray.get_runtime_context().get_node_id())
+    store.set(f"gpu/{rank}", provenance.gpu(local_rank) if gpus else "")
+    nodes, names = ([store.get(f"{what}/{other}").decode() for other in range(world)] for what in ("node", "gpu"))
+    dist.barrier()  # rank 0 holds the store that the others read
+    return {"nodes": len(set(nodes)), "gpus": list(filter(None, names))}
+
+
+def _tcp_store(address: tuple[str, int], world: int, **master: Any) -> Any:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore(*address, world, is_master=bool(master), wait_for_workers=False, **master)
+
+
+def _interface(host: str) -> str | None:
+    """The name of the network interface that has an address."""
+    import psutil
+
+    return next((name for name, own in psutil.net_if_addrs().items() if any(each.address == host for each in own)), None)

@@ -12,12 +12,12 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import provenance
+from harness import preemption, provenance
 from harness.config import Config
 from harness.errors import RequestError
 
@@ -56,12 +56,13 @@ class Nodes:
 
     Args:
         config: The config group ``cluster``.
-        shared: The output folder, which every node must see; None where there is but one machine.
+        shared: The output folder, which every node must see; None where it is no folder, or there is but this machine.
         snapshots: Datasets that each node copies to its own disk, where ``cluster.node_cache`` says so.
     """
 
     def __init__(self, config: Config, *, shared: Path | None, snapshots: Sequence[str] = ()) -> None:
         self.config, self.shared, self.snapshots = config, shared, sorted(set(snapshots))
+        self.alone = config["address"] is None
         self.autoscaling = bool(config.get("autoscaling"))
         self._known: dict[str, Node] = {}
         self._alive: list[Node] = []
@@ -86,17 +87,25 @@ class Nodes:
         """Names of the nodes that were found not to be usable."""
         return sorted(name for name, node in self._known.items() if not node.usable)
 
+    def leaves(self, names: Iterable[str]) -> None:
+        """Some nodes were given notice: nothing more goes there."""
+        for name in names:
+            if name in self._known:
+                self._known[name] = replace(self._known[name], usable=False)
+        self._seen_at = float("-inf")
+
     def _look(self, *, late: bool) -> None:
         import ray
 
         alive = [entry for entry in ray.nodes() if entry["Alive"]]  # type: ignore[no-untyped-call]
         new = {entry["NodeID"]: entry for entry in alive if entry["NodeID"] not in self._known}
         for name, facts in self._ask(list(new)).items():
-            node, wrong = _node(new[name], facts), _wrong(facts, self.shared)
+            node = _node(new[name], facts)
+            wrong = None if self.alone and not facts["notice"] else _wrong(facts, node.address, self.shared)
             if wrong is not None and not late:
                 raise wrong
             if wrong is not None:
-                log.warning("node %s is left out: %s", node.address, wrong)
+                log.warning("a node is left out: %s", wrong)
             self._known[name] = replace(node, usable=wrong is None)
             if wrong is None and self.config.get("node_cache") and self.snapshots:
                 self._fill(name)
@@ -109,10 +118,10 @@ class Nodes:
 
         if not names:
             return {}
-        if self.shared is None:
-            return {name: facts(None, None) for name in names}
-        with _token(self.shared) as (token, text):
-            asked = {name: _on(name, facts).remote(str(token), text) for name in names}
+        if self.alone:
+            return {name: facts() for name in names}
+        with _token(self.shared) as token:
+            asked = {name: _on(name, facts).remote(*token) for name in names}
             answers: dict[str, Any] = {}
             until = time.monotonic() + _PATIENCE
             for name, answer in asked.items():
@@ -129,8 +138,10 @@ class Nodes:
         self._filling += [_on(name, node_cache.local).remote(Path(folder)) for folder in self.snapshots]
 
 
-def facts(token: str | None, text: str | None) -> dict[str, Any]:
-    """What a node says of itself: ``software``, ``code``, ``gpus`` (name and GiB of each) and whether it sees the output folder."""
+def facts(token: str | None = None, text: str = "") -> dict[str, Any]:
+    """What a node says of itself: ``software``, ``code``, ``gpus`` (name and GiB of each), whether it sees the output folder and may
+    write there, and the ``notice`` to leave it has been given (empty: none).
+    """
     sees = writes = True
     if token is not None:
         try:
@@ -138,7 +149,9 @@ def facts(token: str | None, text: str | None) -> dict[str, Any]:
         except OSError:
             sees = False
         writes = os.access(Path(token).parent, os.W_OK)
-    return {"software": _versions(), "code": provenance.code(), "gpus": gpus(), "sees": sees, "writes": writes}
+    notice = preemption.of_node()
+    told = str(notice) if notice.exists() else ""
+    return {"software": _versions(), "code": provenance.code(), "gpus": gpus(), "sees": sees, "writes": writes, "notice": told}
 
 
 def gpus() -> list[tuple[str, float]]:
@@ -169,27 +182,28 @@ def _node(entry: Mapping[str, Any], facts: Any) -> Node:
     return Node(entry["NodeID"], entry["NodeManagerAddress"], float(resources.get("CPU", 0)), has, kind, memory)
 
 
-def _wrong(facts: Any, shared: Path | None) -> RequestError | None:
+def _wrong(facts: Any, address: str, shared: Path | None) -> RequestError | None:
     """Why no fit may go to a node that says this."""
-    if shared is None:
-        return None
     if not isinstance(facts, dict):
         why = " ".join(str(getattr(facts, "cause", None) or facts).split())
         if "No module named" in why:
             remedy = "install this project there, or put its folder where every node sees it and on the PYTHONPATH of `ray start`"
-            return RequestError(f"a node cannot import the code: {why[-200:]}", where="cluster", remedy=remedy)
-        return RequestError(f"a node does not answer: {why[:200] or type(facts).__name__}", where="cluster", remedy="see its raylet's log")
+            return RequestError(f"node {address} cannot import the code: {why[-200:]}", where="cluster", remedy=remedy)
+        return RequestError(f"node {address} does not answer: {why[:200] or type(facts).__name__}", where="cluster", remedy="see its log")
+    if facts["notice"]:
+        what = f"node {address} has been given notice to leave"
+        return RequestError(what, where=facts["notice"], remedy="remove this file where it is no longer so")
     if not facts["sees"] or not facts["writes"]:
-        what = f"a node does not see {shared}" if not facts["sees"] else f"a node cannot write to {shared}"
+        what = f"node {address} {'cannot write to' if facts['sees'] else 'does not see'} {shared}"
         return RequestError(what, where="output_dir", remedy="put it on a file system that every node mounts under the same path")
     here, there = _versions(), facts["software"]
-    for name, version in here.items():
-        if there.get(name) != version:
-            return RequestError(
-                f"a node has {name} {there.get(name)}, this machine has {version}", where="cluster", remedy="install the same on all nodes"
-            )
+    for name in here:
+        if here[name] != there.get(name):
+            what = f"node {address} has {name} {there.get(name)}, and this machine {here[name]}"
+            return RequestError(what, where="cluster", remedy="install the same on all nodes")
     if facts["code"] != provenance.code():
-        return RequestError("a node runs another version of this project", where="cluster", remedy="bring all nodes to the same revision")
+        what = f"node {address} runs another revision of this project"
+        return RequestError(what, where="cluster", remedy="bring all nodes to the same")
     return None
 
 
@@ -202,13 +216,16 @@ def _on(name: str, function: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _token(shared: Path) -> Iterator[tuple[Path, str]]:
-    """A file of the output folder that says something nobody can guess."""
+def _token(shared: Path | None) -> Iterator[tuple[str, str] | tuple[()]]:
+    """A file of the output folder that says something nobody can guess, by its path, and what it says."""
     from harness.store import write_atomically
 
-    token, text = shared / f".seen-by-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    if shared is None:
+        yield ()
+        return
+    token, text = shared / f".seen-by-all-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
     write_atomically(token, text.encode())
     try:
-        yield token, text
+        yield str(token), text
     finally:
         token.unlink(missing_ok=True)

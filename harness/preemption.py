@@ -5,9 +5,20 @@ A file is seen by every process of a fit, on every node that shares the folder, 
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+VARIABLE = "HARNESS_NOTICE"
+"""By which the processes of a cluster are told where the notice of their node would be."""
+
+
+def of_node() -> Path:
+    """The file that tells all fits of this node to leave once somebody makes it: ``cluster.notice``, or one with the temporary files."""
+    named = os.environ.get(VARIABLE) or f"{tempfile.gettempdir()}/harness-{os.getuid()}.leave"
+    return Path(os.path.expandvars(named)).expanduser()
 
 
 class Preempted(Exception):

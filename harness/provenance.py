@@ -43,6 +43,19 @@ def software() -> dict[str, Any]:
     return {"python": platform.python_version(), "packages": packages, **_revision()}
 
 
+def used(gpus: bool) -> dict[str, Any]:
+    """What a fit of this process alone trains on: ``nodes`` and ``gpus``, as a group's ``hardware``."""
+    return {"nodes": 1, "gpus": [gpu()] if gpus else []}
+
+
+def gpu(device: int = 0) -> str:
+    """Name and memory of one of the GPUs this process sees: ``NVIDIA H100 80GB HBM3, 79.2 GiB``."""
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    return f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
+
+
 @functools.cache
 def code() -> str:
     """An address of this program's own files, by which two machines know that they run the same."""

@@ -5,71 +5,136 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import signal
 import tempfile
+import threading
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import cluster, group, identity, placement, trainer
+from harness import cluster, group, identity, placement, preemption, trainer
 from harness.config import Config, instantiate
+from harness.errors import RequestError
+from harness.nodes import Nodes
+from harness.placement import Room
 from harness.plan import Job
-from harness.store import Store
+from harness.preemption import Notice, Preempted
+from harness.store import Store, write_atomically
 
 Progress = Callable[[int, int, str], None]
 """Called with fits done, evaluations done, and what is training now."""
 
 
+_LOOK_AGAIN = 1.0  # seconds after which a queue in which nothing could start is looked through again: nodes come and go
+
+
 @dataclass
 class _Queue:
-    """Jobs in an order that respects what each needs."""
+    """Jobs in an order that respects what each needs, handed out as there is room for them."""
 
     waiting: dict[str, Job]
+    room: Room
     handed: dict[str, str] = field(default_factory=dict)
     """Trial → job."""
+    leaving: bool = False
+    _look_at: float = 0.0
 
-    def next(self) -> Job | None:
-        """A job that can start now; None where all wait for others."""
-        unfinished = {*self.waiting, *self.handed.values()}
-        ready = next((name for name, job in self.waiting.items() if job.needs not in unfinished), None)
-        return None if ready is None else self.waiting.pop(ready)
+    def hand(self, trial: str) -> Job | None:
+        """A job that can start now; None where all wait for others, or for room."""
+        if time.monotonic() < self._look_at:
+            return None
+        unfinished, refused = {*self.waiting, *self.handed.values()}, set()
+        for name, job in self.waiting.items():
+            size = placement.size(job)
+            if job.needs in unfinished or size in refused:
+                continue
+            if self.room.take(name, job):
+                self.handed[trial] = name
+                return self.waiting.pop(name)
+            refused.add(size)
+        self._look_at = time.monotonic() + _LOOK_AGAIN
+        return None
+
+    def take_back(self, trial: str) -> str:
+        """A trial has ended; gives its job."""
+        self._look_at = 0.0
+        name = self.handed.pop(trial)
+        self.room.give_back(name)
+        return name
+
+    def stuck(self) -> bool:
+        """Whether nothing runs, and nothing can."""
+        return self.room.hopeless() if self.handed else bool(self.waiting) and time.monotonic() < self._look_at
+
+
+@dataclass(frozen=True)
+class Started:
+    """A cluster that runs jobs.
+
+    Attributes:
+        nodes: Who is there.
+        config: The config group ``cluster``.
+        notice: The file that tells every fit of this run to leave.
+    """
+
+    nodes: Nodes
+    config: Config
+    notice: Path
 
 
 @contextlib.contextmanager
-def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str]) -> Iterator[Mapping[str, float]]:
+def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str], store: Store) -> Iterator[Started]:
     """Ray, for as long as the block lasts, in which :func:`run` may be called several times.
 
     Args:
         clusters: The config group ``cluster``.
         jobs: Of the whole plan.
         python_path: Where a user's own code is imported from.
-
-    Yields:
-        The cluster's resources.
+        store: Shared by all workers.
 
     Raises:
         RequestError: A job that cannot be, before anything starts.
     """
     jobs = list(jobs)
     _check_weightings(jobs)
-    with cluster.running(clusters, nested=any(map(placement.grouped, jobs)), python_path=python_path) as available, _quiet():
-        yield available
+    notice = store.root / "notices" / f"{uuid.uuid4().hex[:12]}.leave"
+    ray = cluster.running(
+        clusters,
+        nested=any(map(placement.grouped, jobs)),
+        gpus=max((float(job.resources["gpus"]) for job in jobs), default=0),
+        python_path=python_path,
+        shared=None if store.elsewhere else store.output,
+        snapshots=[job.snapshot for job in jobs],
+    )
+    try:
+        with ray as nodes, _quiet():
+            placement.check(jobs, nodes)
+            yield Started(nodes, clusters, notice)
+    finally:
+        notice.unlink(missing_ok=True)
 
 
-def run(jobs: Mapping[str, Job], store: Store, available: Mapping[str, float], *, progress: Progress) -> None:
+def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Progress) -> None:
     """Run jobs until each is done or has failed. Ctrl-C stops what runs and keeps what is finished.
+
+    SIGTERM and SIGUSR1 are notices: fits keep a checkpoint and leave, for which they have ``cluster.grace`` seconds.
 
     Args:
         jobs: What to do; evaluations the store holds are skipped by the workers.
         store: Shared by all workers.
-        available: What :func:`started` gave.
+        where: What :func:`started` gave.
         progress: Told what ends.
 
     Raises:
-        RequestError: A fit needs more than there is.
+        RequestError: For ``cluster.wait`` seconds there was no node that has room for anything.
+        Preempted: A notice came; run again, it goes on.
+        KeyboardInterrupt: Ctrl-C.
     """
-    placement.check(jobs, available)
-    _tune(dict(jobs), store, available, progress)
+    _tune(dict(jobs), store, where, progress)
 
 
 def _check_weightings(jobs: Iterable[Job]) -> None:
@@ -79,29 +144,30 @@ def _check_weightings(jobs: Iterable[Job]) -> None:
         instantiate(spec.weighting or {}).check(trainer.read(spec.trainer))
 
 
-def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], progress: Progress) -> None:
+def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress) -> None:
     from ray import tune
     from ray.tune.search import Searcher
 
-    queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -placement.weight(item[1]))))
+    room = Room(where.nodes.now, where.nodes.autoscaling)
+    queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -placement.weight(item[1]))), room)
 
     class Pending(Searcher):
-        """Hands out jobs; one that needs an unfinished fit waits."""
+        """Hands out jobs; one that needs an unfinished fit waits, and so does one for which there is no room."""
 
         def __init__(self) -> None:
             super().__init__(metric=None, mode=None)
 
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
-            if not queue.waiting:
+            if queue.leaving or not (queue.waiting or queue.handed):
                 return Searcher.FINISHED  # type: ignore[return-value]  # Ray's own marker is a text
-            job = queue.next()
-            if job is None:
-                return None
-            queue.handed[trial_id] = job.name
-            return {"job": job.name}
+            job = queue.hand(trial_id)
+            return None if job is None else {"job": job.name, "selector": placement.selector(job.resources, where.nodes)}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            queue.handed.pop(trial_id)
+            name = queue.take_back(trial_id)
+            if (left := (result or {}).get("left")) is not None:  # it goes on elsewhere, and that is no failure
+                where.nodes.leaves(left.split())
+                queue.waiting = {name: jobs[name], **queue.waiting}
 
         def save(self, checkpoint_path: str) -> None:
             """Nothing: the store says what is done."""
@@ -110,12 +176,48 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
             """Nothing: the store says what is done."""
 
     class Watch(tune.Callback):
-        """Counts what ends, and remembers what Tune gave up on."""
+        """Counts what ends, remembers what Tune gave up on, and hears signals."""
 
         def __init__(self) -> None:
             self.fits = 0
             self.running: dict[str, int] = {}
             self.epochs: dict[str, int] = {}
+            self.interrupted = False
+            self.moving_at = time.monotonic()
+            self.looked_at = 0.0
+
+        def setup(self, *given: Any, **info: Any) -> None:
+            """Tune has set its handlers by now: one more comes before its own."""
+            if threading.current_thread() is not threading.main_thread():
+                return
+            stop = signal.getsignal(signal.SIGINT)
+
+            def interrupt(number: int, frame: Any) -> None:
+                self.interrupted = True
+                stop(number, frame)  # type: ignore[operator,misc]
+
+            def leave(number: int, frame: Any) -> None:
+                if not queue.leaving:
+                    queue.leaving = True
+                    write_atomically(where.notice, b"")
+                    timer = threading.Timer(float(where.config["grace"]), signal.raise_signal, [signal.SIGINT])
+                    timer.daemon = True
+                    timer.start()
+
+            signal.signal(signal.SIGINT, interrupt)
+            for name in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(name, leave)
+
+        def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            now = time.monotonic()
+            if now - self.looked_at < 2:
+                return
+            self.looked_at = now
+            if not queue.stuck():
+                self.moving_at = now
+            elif now - self.moving_at > float(where.config["wait"]):
+                what = f"no node has had room for any of {len(queue.waiting) + len(queue.handed)} fits for {where.config['wait']:g} s"
+                raise RequestError(what, where="cluster.wait", remedy="bring nodes and run again: what is done is kept")
 
         def tell(self) -> None:
             training = ", ".join(f"epoch {epoch}" for epoch in self.epochs.values() if epoch)
@@ -127,7 +229,7 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
             self.tell()
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            self.fits += bool(jobs[trial.config["job"]].stages)
+            self.fits += bool(jobs[trial.config["job"]].stages) and "left" not in trial.last_result
             self.epochs.pop(trial.trial_id, None)
             self.tell()
 
@@ -153,37 +255,65 @@ def _tune(jobs: dict[str, Job], store: Store, available: Mapping[str, float], pr
             self.epochs.pop(trial.trial_id, None)
             self.tell()
 
-    at_once = min(placement.at_once(job.resources, available) for job in jobs.values())
+    watch = Watch()
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     scratch = Path(tempfile.mkdtemp(prefix="harness-tune-"))
     try:
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_trial, jobs=jobs, store=str(store.root)), lambda config: placement.share(jobs[config["job"]])
+                tune.with_parameters(_trial, jobs=jobs, store=str(store.root), notice=where.notice),
+                lambda config: placement.bundles(jobs[config["job"]], where.nodes),
             ),
-            tune_config=tune.TuneConfig(search_alg=Pending(), num_samples=len(jobs), max_concurrent_trials=at_once, reuse_actors=True),
+            # As many trials as the queue hands out: the bound is how many may wait for Ray to place them.
+            tune_config=tune.TuneConfig(search_alg=Pending(), num_samples=-1, max_concurrent_trials=len(jobs), reuse_actors=True),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=str(scratch),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=max(int(job.resources["retries"]) for job in jobs.values())),
-                callbacks=[Watch()],
+                callbacks=[watch],
             ),
         )
         tuner.fit()
+    except tune.TuneError as error:
+        if isinstance(error.__cause__, RequestError):
+            raise error.__cause__ from None
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        if threading.current_thread() is threading.main_thread():
+            for name, handler in handlers.items():
+                signal.signal(name, handler)
+    if queue.leaving:
+        raise Preempted("told to leave")
+    if watch.interrupted:
+        raise KeyboardInterrupt
 
 
-def _trial(config: dict[str, str], *, jobs: Mapping[str, Job], store: str) -> None:
+def _trial(config: dict[str, Any], *, jobs: Mapping[str, Job], store: str, notice: Path) -> None:
     """One Tune trial, in a process that has done others before it."""
+    import ray
     from ray import tune
 
     from harness import evaluation
 
     job = jobs[config["job"]]
-    train = group.train if placement.grouped(job) else None
-    outcome = evaluation.run(job, Store(Path(store)), report=lambda metrics: tune.report(metrics), train=train)
-    tune.report({"evaluations": float(outcome.made + outcome.failed), "failed": float(outcome.failed)})
+    own, run = Notice([preemption.of_node()]), Notice([notice])
+    train = partial(group.train, selector=config["selector"], notice=notice) if placement.grouped(job) else None
+    try:
+        outcome = evaluation.run(
+            job,
+            Store(Path(store)),
+            report=lambda metrics: tune.report(metrics),
+            train=train,
+            leaving=lambda: own.given() or run.given(),
+        )
+    except group.Left as left:
+        tune.report({"left": " ".join(left.nodes)})
+    except Preempted:
+        tune.report({"left": ray.get_runtime_context().get_node_id() if own.given() else ""})
+    else:
+        tune.report({"evaluations": float(outcome.made + outcome.failed), "failed": float(outcome.failed)})
 
 
 @contextlib.contextmanager

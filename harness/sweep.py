@@ -89,7 +89,7 @@ def run(prepared: Prepared, *, say: Say = lambda _: None) -> Prepared:
     jobs = prepared.plan.jobs.values()
     with ExitStack() as stack:
         path = [folder for folder in sys.path if folder]
-        available = stack.enter_context(scheduler.started(prepared.config["cluster"], jobs=jobs, python_path=path))
+        where = stack.enter_context(scheduler.started(prepared.config["cluster"], jobs=jobs, python_path=path, store=store))
 
         def carry_out(rows: pl.DataFrame, what: str) -> None:
             jobs = missing_jobs(prepared.plan, rows, store)
@@ -101,7 +101,7 @@ def run(prepared: Prepared, *, say: Say = lambda _: None) -> Prepared:
                 scheduler.run(
                     jobs,
                     store,
-                    available,
+                    where,
                     progress=lambda ended, done, now: advance(done, total, f"{ended} of {chains} fits{', ' if now else ''}{now}"),
                 )
             store.pack()

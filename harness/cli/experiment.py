@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from harness.sweep import Prepared
 
 
+TOLD_TO_LEAVE = 143
+"""The exit status after a notice of pre-emption, by which a batch script knows to run the command again."""
+
 LONG = 24
 """Rows from which on the table of what was chosen is for the page and not for the terminal."""
 
@@ -31,6 +34,7 @@ def carry_out(
     """
     check_format(format)
     from harness import boards, config, plan, sweep
+    from harness.preemption import Preempted
 
     config.use(extra)
     folders = [f"--config-dir {shlex.quote(str(folder))}" for folder in extra]
@@ -44,6 +48,9 @@ def carry_out(
         prepared = sweep.run(prepared, say=say)
     except KeyboardInterrupt:
         raise sweep.interrupted(prepared) from None
+    except Preempted:
+        say(f"error: {sweep.interrupted(prepared)}")
+        raise typer.Exit(TOLD_TO_LEAVE) from None
     for board in boards.gather(prepared):
         _show_board(board, format, output)
     if not sweep.complete(prepared):

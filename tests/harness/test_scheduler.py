@@ -10,6 +10,7 @@ import pytest
 from harness import cluster, plan, scheduler, snapshot
 from harness.errors import RequestError
 from harness.plan import Plan, Sweep
+from harness.store import Store
 from tests.conftest import PLUGIN
 
 
@@ -38,7 +39,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_weighting_that_cannot_be_is_refused_before_a_cluster_starts(tmp_path: Path, overrides: list[str], says: str) -> None:
     made = planned(tmp_path, *overrides)
-    with pytest.raises(RequestError, match=says), scheduler.started({}, jobs=made.jobs.values(), python_path=[]):
+    started = scheduler.started({}, jobs=made.jobs.values(), python_path=[], store=Store(tmp_path))
+    with pytest.raises(RequestError, match=says), started:
         raise AssertionError("a cluster was started")
 
 
