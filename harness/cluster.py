@@ -20,6 +20,8 @@ def environment(gpus: float) -> dict[str, str]:
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial, and TensorBoard in the driver: nobody reads what Tune writes
+        "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # the same of its snapshots, which hold every trial there was
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s by default, spent by every worker group
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
         "OMP_NUM_THREADS": "1",

@@ -39,6 +39,8 @@ from harness.weighting import Weighting
 Report = Callable[[dict[str, float]], None]
 Train = Callable[[Job, StageSpec, Store, Report], None]
 Leaving = Callable[[], bool]
+REPORT_EVERY = 1.0
+"""Seconds between two reports of evaluations: a report waits for the driver, which takes as long as a small evaluation."""
 
 
 @dataclass
@@ -126,7 +128,7 @@ def run(
     Args:
         job: The fit and its evaluations.
         store: Where everything is written.
-        report: Called with progress now and then.
+        report: Called with progress: after every epoch, and of evaluations now and then.
         train: Trains one fit and writes it to the store; ``train_here`` unless several workers do it.
         leaving: Whether this process has been told to leave; asked after every step and between two evaluations.
 
@@ -136,7 +138,7 @@ def run(
     Raises:
         Preempted: It was told to leave. What is done is in the store, a fit under way in its checkpoint, and run again, it goes on.
     """
-    outcome = Outcome()
+    outcome, told = Outcome(), time.monotonic()
     wanted = sum(len(evaluations) for _, _, evaluations in job.entries)
     with store.lock(job.name):
         try:
@@ -181,7 +183,9 @@ def run(
                     store.forget_failure(evaluation)
                     mirror.evaluation(record)
                     outcome.made += 1
-                report({"evaluations": float(outcome.made + outcome.failed)})
+                if time.monotonic() - told >= REPORT_EVERY:
+                    told = time.monotonic()
+                    report({"evaluations": float(outcome.made + outcome.failed)})
         mirror.finish()
     return outcome
 

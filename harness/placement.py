@@ -63,15 +63,15 @@ def check(jobs: Iterable[Job], nodes: Nodes) -> None:
             raise RequestError(f"{_needs(resources, fewest)}; there is {_inventory(there)}", where=where, remedy="ask for less")
 
 
-def bundles(job: Job, nodes: Nodes) -> Any:
-    """What a trial itself occupies. One that drives a group asks for a little memory, because a trial must ask for something."""
-    from ray import tune
+def bundles(job: Job, nodes: Nodes) -> dict[str, list[Any]]:
+    """What a trial itself occupies, as arguments of a ``PlacementGroupFactory``.
 
+    One that drives a group asks for a little memory, because a trial must ask for something.
+    """
     alone = {"CPU": float(job.resources["cpus"]), "GPU": float(job.resources["gpus"])}
     one = {"memory": float(2**20)} if grouped(job) else {kind: amount for kind, amount in alone.items() if amount}
     found = selector({**job.resources, "gpu_memory": None} if grouped(job) else job.resources, nodes)
-    more: dict[str, Any] = {"bundle_label_selector": [found]} if found else {}
-    return tune.PlacementGroupFactory([one], **more)
+    return {"bundles": [one]} | ({"bundle_label_selector": [found]} if found else {})
 
 
 def selector(resources: Config, nodes: Nodes) -> dict[str, str]:

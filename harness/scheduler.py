@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import pickle
 import shutil
 import signal
 import tempfile
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness import cluster, group, identity, placement, preemption, trainer
 from harness.config import Config, instantiate
@@ -148,6 +153,7 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
     from ray import tune
     from ray.tune.search import Searcher
 
+    parcels, places = packed(jobs)
     room = Room(where.nodes.now, where.nodes.autoscaling)
     queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -placement.weight(item[1]))), room)
 
@@ -161,7 +167,10 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
             if queue.leaving or not (queue.waiting or queue.handed):
                 return Searcher.FINISHED  # type: ignore[return-value]  # Ray's own marker is a text
             job = queue.hand(trial_id)
-            return None if job is None else {"job": job.name, "selector": placement.selector(job.resources, where.nodes)}
+            if job is None:
+                return None
+            asked = {"bundles": placement.bundles(job, where.nodes), "selector": placement.selector(job.resources, where.nodes)}
+            return {"job": job.name, "place": places[job.name], **asked}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             name = queue.take_back(trial_id)
@@ -180,6 +189,7 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
 
         def __init__(self) -> None:
             self.fits = 0
+            self.evaluations = 0  # of trials that have ended
             self.running: dict[str, int] = {}
             self.epochs: dict[str, int] = {}
             self.interrupted = False
@@ -221,7 +231,15 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
 
         def tell(self) -> None:
             training = ", ".join(f"epoch {epoch}" for epoch in self.epochs.values() if epoch)
-            progress(self.fits, sum(self.running.values()), training)
+            progress(self.fits, self.evaluations + sum(self.running.values()), training)
+
+        def ended(self, trial: Any) -> None:
+            """Remember of a trial no more than is counted; Tune keeps tables of its numbers, which nothing asks for."""
+            self.evaluations += self.running.pop(trial.trial_id, 0)
+            self.epochs.pop(trial.trial_id, None)
+            trial.metric_analysis.clear()
+            trial.metric_n_steps.clear()
+            self.tell()
 
         def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
             self.running[trial.trial_id] = max(int(result.get("evaluations", 0)), self.running.get(trial.trial_id, 0))
@@ -230,8 +248,7 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             self.fits += bool(jobs[trial.config["job"]].stages) and "left" not in trial.last_result
-            self.epochs.pop(trial.trial_id, None)
-            self.tell()
+            self.ended(trial)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             job = jobs[trial.config["job"]]
@@ -252,8 +269,7 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
                     "log": log,
                 },
             )
-            self.epochs.pop(trial.trial_id, None)
-            self.tell()
+            self.ended(trial)
 
     watch = Watch()
     handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
@@ -261,8 +277,8 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
     try:
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_trial, jobs=jobs, store=str(store.root), notice=where.notice),
-                lambda config: placement.bundles(jobs[config["job"]], where.nodes),
+                tune.with_parameters(_trial, parcels=parcels, store=str(store.root), notice=where.notice),
+                lambda config: tune.PlacementGroupFactory(**config["bundles"]),  # Tune pickles this for every trial: no job in it
             ),
             # As many trials as the queue hands out: the bound is how many may wait for Ray to place them.
             tune_config=tune.TuneConfig(search_alg=Pending(), num_samples=-1, max_concurrent_trials=len(jobs), reuse_actors=True),
@@ -290,14 +306,32 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
         raise KeyboardInterrupt
 
 
-def _trial(config: dict[str, Any], *, jobs: Mapping[str, Job], store: str, notice: Path) -> None:
+def packed(jobs: Mapping[str, Job]) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """All jobs as one row of bytes, which the workers of a machine share, and where each stands in it.
+
+    A trial reads its own and no other, so that what it costs to start one does not depend on how many there are.
+    """
+    parcels = {name: zlib.compress(pickle.dumps(job)) for name, job in jobs.items()}
+    ends = list(itertools.accumulate(map(len, parcels.values())))
+    places = {name: (end - len(parcel), end) for (name, parcel), end in zip(parcels.items(), ends, strict=True)}
+    return np.frombuffer(b"".join(parcels.values()), dtype=np.uint8), places
+
+
+def unpacked(parcels: np.ndarray, place: tuple[int, int]) -> Job:
+    """One job of what :func:`packed` gave."""
+    first, end = place
+    job: Job = pickle.loads(zlib.decompress(parcels[first:end].tobytes()))
+    return job
+
+
+def _trial(config: dict[str, Any], *, parcels: np.ndarray, store: str, notice: Path) -> None:
     """One Tune trial, in a process that has done others before it."""
     import ray
     from ray import tune
 
     from harness import evaluation
 
-    job = jobs[config["job"]]
+    job = unpacked(parcels, config["place"])
     own, run = Notice([preemption.of_node()]), Notice([notice])
     train = partial(group.train, selector=config["selector"], notice=notice) if placement.grouped(job) else None
     try:

@@ -49,3 +49,17 @@ def test_a_weighting_chosen_for_the_run_is_of_every_stage(tmp_path: Path) -> Non
     (spec,) = (spec for job in chosen.jobs.values() for spec in job.stages)
     assert spec.weighting == {"_target_": "baselines.weighting.Uncertainty", "form": "kendall", "start": 0.5, "lr": None}
     assert set(usual.jobs).isdisjoint(chosen.jobs), "other weights are another fit"
+
+
+def test_a_worker_reads_its_own_job_however_many_there_are(tmp_path: Path) -> None:
+    """All jobs used to be unpickled for every trial."""
+    sizes = []
+    for seeds in (2, 20):
+        axes = {"seed": list(range(seeds)), "evaluate.support.draw": list(range(5)), "evaluate.support.selection": ["random"]}
+        sweep = Sweep("s", "", {"toy": ["baseline=toy"]}, axes, ["task=toy"])
+        jobs = plan.build(sweep, extra=[PLUGIN / "configs"], snapshot_of=lambda node, _: snapshot.take(node, tmp_path / "cache")).jobs
+        parcels, places = scheduler.packed(jobs)
+        assert {name: scheduler.unpacked(parcels, place) for name, place in places.items()} == jobs
+        sizes.append(max(end - first for first, end in places.values()))
+    assert len(jobs) == 20
+    assert sizes[1] < 1.1 * sizes[0]
