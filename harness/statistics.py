@@ -121,7 +121,7 @@ class Panel:
 
     def intervals(self, evaluations: Sequence[str], metrics: Sequence[str]) -> dict[str, Interval]:
         """The same of several metrics at the cost of little more than one."""
-        self._draw(evaluations, metrics)
+        self._draw(evaluations, [metric for metric in metrics if not self._statistic(metric)[0].scale.studentised])
         return {metric: self.interval(evaluations, metric) for metric in metrics}
 
     def difference(self, a: Sequence[str], b: Sequence[str], metric: str) -> Difference:
@@ -177,6 +177,8 @@ class Panel:
 
     def _draw(self, evaluations: Sequence[str], metrics: Sequence[str]) -> None:
         """Draw subjects: one matrix product a fold, of the sums of all metrics side by side."""
+        if not metrics:
+            return
         dense = [self._dense(evaluations, metric) for metric in metrics]
         ends = np.cumsum([self._statistic(metric)[1].shape[1] for metric in metrics])[:-1]
         for place, fold in enumerate(self._sizes):
@@ -203,28 +205,29 @@ class Panel:
         if key in self._linears:
             return self._linears[key]
         made, dense = self._statistic(metric)[0], self._dense(evaluations, metric)
-        scores, influences, counts = [], [], []
+        counts, sums, values = [], [], []
         for place, fold in enumerate(self._sizes):
             if fold not in folds:
                 continue
-            grid = dense[fold]
             draws = bootstrap(self._sizes[fold], draws=self._draws, seed=(self._seed, place))[:_STUDENTISED]
-            weights = np.concatenate([np.ones((1, draws.shape[1])), draws])
-            sums = np.tensordot(weights, grid, axes=(1, 1))
-            value, slope = made.value(sums), np.zeros_like(sums)
+            counts.append(np.concatenate([np.ones((1, draws.shape[1])), draws]))
+            sums.append(np.tensordot(counts[-1], dense[fold], axes=(1, 1)))
+            values.append(made.value(sums[-1]))
+        score = np.mean([value.mean(axis=1) for value in values], axis=0)
+        step = 1e-6
+        steep = (made.scale.forward(score + step) - made.scale.forward(score - step)) / (2 * step)
+        influences = []
+        grids = (dense[fold] for fold in self._sizes if fold in folds)
+        for grid, drawn, value in zip(grids, sums, values, strict=True):
+            slope = np.zeros_like(drawn)
             for column, size in enumerate(np.abs(grid).sum(axis=(0, 1)) / len(grid)):
                 if size > 0:
-                    moved = sums.copy()
+                    moved = drawn.copy()
                     moved[..., column] += 1e-6 * size
                     slope[..., column] = (made.value(moved) - value) / (1e-6 * size)
-            by_cluster = slope.reshape(len(sums), -1) @ grid.transpose(0, 2, 1).reshape(-1, grid.shape[1]) / len(grid)
-            scores.append(value.mean(axis=1))
-            influences.append(by_cluster / len(folds))
-            counts.append(weights)
-        score = np.mean(scores, axis=0)
-        scaled, step = made.scale.forward(score), 1e-6
-        steep = (made.scale.forward(score + step) - made.scale.forward(score - step)) / (2 * step)
-        self._linears[key] = _Linear(scaled, [steep[:, None] * influence for influence in influences], counts)
+            slope *= (steep / (len(grid) * len(folds)))[:, None, None]
+            influences.append(slope.reshape(len(drawn), -1) @ grid.transpose(0, 2, 1).reshape(-1, grid.shape[1]))
+        self._linears[key] = _Linear(made.scale.forward(score), influences, counts)
         return self._linears[key]
 
     def _studentised_half(self, sides: Sequence[_Linear]) -> float:
@@ -237,8 +240,8 @@ class Panel:
         for fold, weights in enumerate(first.weights):
             each = first.influences[fold] - sides[1].influences[fold] if len(sides) == 2 else first.influences[fold]
             n = weights.sum(axis=1)
-            each = each - ((weights * each).sum(axis=1) / n)[:, None]
-            variance += n / np.maximum(n - 1, 1) * (weights * each**2).sum(axis=1)
+            drawn = weights * each
+            variance += (np.einsum("ij,ij->i", drawn, each) - drawn.sum(axis=1) ** 2 / n) * n / np.maximum(n - 1, 1)
         with np.errstate(invalid="ignore", divide="ignore"):
             error = np.sqrt(variance)
             t = np.abs(value[1:] - value[0]) / error[1:]
@@ -274,8 +277,7 @@ def bootstrap(clusters: int, *, draws: int, seed: tuple[int, ...]) -> Array:
     rng, counts = np.random.default_rng(seed), np.empty((draws, clusters))
     for start in range(0, draws, 500):  # blocks that stay in the cache of the processor: twice as fast
         block = counts[start : start + 500]
-        drawn = rng.integers(0, clusters, (len(block), max(clusters - 1, 1)), dtype=np.uint32).astype(np.int64)
-        drawn += np.arange(len(block))[:, None] * clusters
+        drawn = rng.integers(0, clusters, (len(block), max(clusters - 1, 1)), dtype=np.uint32) + np.arange(len(block))[:, None] * clusters
         block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
     counts.flags.writeable = False
     return counts
