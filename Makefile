@@ -5,6 +5,7 @@ STAMP := .venv/.installed
 DEMO ?= outputs
 PUBLISHED ?= outputs/published
 RESULTS ?= results/synthetic
+AT_ONCE ?= 2
 SWEEPS ?= support_size pair_strategy loss_weighting
 
 .PHONY: install demo test check bench results clean
@@ -20,8 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/harness sweep support_size output_dir=$(DEMO)
 
+# Files of tests, AT_ONCE at a time: many of them wait for processes to start.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
