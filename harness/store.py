@@ -8,10 +8,11 @@
         history.json         losses by epoch
         checkpoint/          while it trains
       predictions/EVALUATION.parquet
+      predictions/N-*.zip              the same, where there are thousands; of two with one name the file counts, then the highest number
       records/EVALUATION.json          written after the predictions it names
       records/N-*.records.parquet      the same, packed, the highest number last; *.units.parquet beside it holds their sums
       provenance/ADDRESS.json          configs, versions, hardware, proofs: what many records share
-      locks/FIT                        held by whoever trains or evaluates it
+      locks/FIT                        held by whoever trains or evaluates it, and gone after
       failures/NAME.json               what went wrong and would go wrong again
 
 Every file is written under a temporary name and renamed, so that what has a name is whole. A store whose ``output_dir`` is
@@ -23,18 +24,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import polars as pl
 
+from harness import archives
 from harness.errors import RequestError
-from harness.identity import address, address_of_file, address_of_names
+from harness.identity import address, address_of_names
 
 RECORD: dict[str, Any] = {
     "evaluation": pl.String,
@@ -70,8 +73,14 @@ RECORD: dict[str, Any] = {
     "written": pl.String,  # ISO 8601, UTC
 }
 
-MAX_PACKS = 8
-"""More packs than this are merged into one."""
+LOOSE = 4096
+"""More files than this of records or of predictions are gathered while a sweep runs."""
+
+WHOLE = 16384
+"""A pack of so many records is whole: it is never merged again, so that what merging takes does not grow with the store."""
+
+ARCHIVE = 2**26
+"""Bytes of predictions after which the next archive begins."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -228,15 +237,23 @@ class Store:
             with self.elsewhere.hold(fit):
                 yield
             return
-        folder = self.root / "locks"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = (folder / fit).open("w")
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-        with handle:
+        path = self.root / "locks" / fit
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle = path.open("w")
+            except OSError as error:
+                raise cannot_write(path.parent, error) from error
             fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+            if _same(handle, path):
+                break
+            handle.close()  # whoever held it has removed it meanwhile: there is another, or none
+        with handle:
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    path.unlink()  # while it is held, so that nobody else's is removed
 
     def running(self, fit: str) -> bool:
         """Whether somebody trains or evaluates a fit now."""
@@ -266,9 +283,9 @@ class Store:
 
         buffer = io.BytesIO()
         predictions.write_parquet(buffer)
-        path = self.predictions_path(evaluation)
-        self.write(path, buffer.getvalue())
-        return str(path.relative_to(self.root)), address_of_file(path)
+        path, data = self.predictions_path(evaluation), buffer.getvalue()
+        self.write(path, data)
+        return str(path.relative_to(self.root)), hashlib.sha256(data).hexdigest()
 
     def read_predictions(self, path: str, sha256: str) -> pl.DataFrame:
         """Predictions that are what was written.
@@ -277,14 +294,24 @@ class Store:
             RequestError: The file is gone, or its bytes have changed; a changed one is set aside as ``*.corrupt``.
         """
         file = self._fetched(self.root / path)
-        if not file.is_file():
+        seen = None
+        for data in self._copies(file):
+            if hashlib.sha256(data).hexdigest() == sha256:
+                return pl.read_parquet(data)
+            seen = data if seen is None else seen
+        if seen is None:
             raise RequestError(f"the predictions are gone: {file}", remedy="run the sweep again")
-        if address_of_file(file) != sha256:
-            aside = self._set_aside(file)
-            raise RequestError(
-                f"the predictions are not what was written: {file}", remedy=f"set aside as {aside.name}; run the sweep again"
-            )
-        return pl.read_parquet(file)
+        if not file.is_file():
+            self.write(file, seen)
+        aside = self._set_aside(file)
+        raise RequestError(f"the predictions are not what was written: {file}", remedy=f"set aside as {aside.name}; run the sweep again")
+
+    @staticmethod
+    def _copies(file: Path) -> Iterator[bytes]:
+        """What is there under a name of predictions: the file, and what was gathered into archives, the newest first."""
+        with contextlib.suppress(FileNotFoundError):
+            yield file.read_bytes()
+        yield from archives.found(file.parent, file.name)
 
     def put(self, provenance: Mapping[str, Any]) -> str:
         """Keep what many records share once; returns its address."""
@@ -310,8 +337,8 @@ class Store:
 
     def records(self) -> pl.DataFrame:
         """Every record, columns as in :data:`RECORD`, sorted by evaluation."""
-        packed = [pl.read_parquet(path) for path in self._packs("records")]
-        loose = self._frame([record for record, _ in self._loose().values()])
+        loose = self._frame([record for record, _ in self._loose().values()])  # first: what is packed meanwhile is found in its pack
+        packed = self._packed("records", pl.read_parquet)
         return pl.concat([loose, *packed]).unique("evaluation", keep="first").sort("evaluation")
 
     def record(self, begins: str) -> dict[str, Any]:
@@ -333,7 +360,7 @@ class Store:
         """
         wanted = sorted(set(evaluations))
         loose = [_sums(name, units) for name, (_, units) in self._loose(wanted).items()]
-        packed = [pl.scan_parquet(path).filter(pl.col("evaluation").is_in(wanted)).collect() for path in self._packs("units")]
+        packed = self._packed("units", lambda path: pl.scan_parquet(path).filter(pl.col("evaluation").is_in(wanted)).collect())
         sums = _newest([*loose, *packed])
         there = {name for name in sums.columns if sums[name].is_not_null().any()}
         means = {f"{name[:-2]}.{moment}" for name in there if name.endswith(".n") for moment in "yp"}  # null where a clip has no label
@@ -342,32 +369,78 @@ class Store:
     def done(self, among: Iterable[str] | None = None) -> set[str]:
         """The evaluations, of all or of some, that have a readable record."""
         among = None if among is None else set(among)
-        packed = [pl.scan_parquet(path).select("evaluation").collect()["evaluation"] for path in self._packs("records")]
-        found = {name for names in packed for name in names} | set(self._loose(among))
-        return found if among is None else found & among
+        found = set(self._loose(among))
+        asked = pl.lit(True) if among is None else pl.col("evaluation").is_in(sorted(among))
+        for names in self._packed("records", lambda path: pl.scan_parquet(path).select("evaluation").filter(asked).collect()):
+            found.update(names["evaluation"])
+        return found
 
-    def pack(self) -> None:
-        """Gather loose records into Parquet files, so that files stay few. Whoever comes second leaves it to the first.
+    def pack(self, *, above: int = 0) -> None:
+        """Gather loose records into Parquet files, and predictions into archives where there are thousands, so that files stay few.
 
-        Sums are renamed into place before the records that need them, and loose files go last: a death in between
-        leaves a record twice, which is read as one.
+        Whoever comes second leaves it to the first. Packs are merged as the digits of a binary number are carried: each is larger than
+        all that are newer, so that there are few and a record is written again a logarithmic number of times. Sums are renamed into
+        place before the records that need them, and loose files go last: a death in between leaves a record twice, which is read as one.
+
+        Args:
+            above: How many loose files are too many; predictions of fewer than :data:`LOOSE` stay as they are all the same.
         """
-        loose = self._loose()
-        if not loose:
-            return
         with self._packing(wait=False) as alone:
             if not alone:
                 return
-            packs = self._packs("records")
-            number = int(packs[0].name.split("-")[0]) + 1 if packs else 1
-            old = packs if len(packs) >= MAX_PACKS else []
-            old_units = [path.with_name(path.name.replace(".records.", ".units.")) for path in old]
-            records = pl.concat([self._frame([record for record, _ in loose.values()]), *map(pl.read_parquet, old)])
-            sums = [_sums(name, units) for name, (_, units) in loose.items()]
-            name = f"{number:06d}-{address_of_names(records['evaluation'])}"
-            self._write_parquet(f"{name}.units.parquet", _newest([*sums, *map(pl.read_parquet, old_units)]))
-            self._write_parquet(f"{name}.records.parquet", records.unique("evaluation", keep="first").sort("evaluation"))
-            self.remove(*old, *old_units, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose))
+            if self._count("records", ".json") > above:
+                self._pack_records(self._loose())
+            if self.elsewhere is None and self._count("predictions", ".parquet") > max(above, LOOSE):  # a bucket minds no number
+                self._archive_predictions()
+
+    def _count(self, folder: str, ending: str) -> int:
+        looked = self._looked(folder, lambda name: name.endswith(ending)) if folder == "records" else self.root / folder
+        return sum(entry.name.endswith(ending) for entry in os.scandir(looked)) if looked.is_dir() else 0
+
+    def _pack_records(self, loose: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        packs = self._packs("records")
+        number = int(packs[0].name.split("-")[0]) + 1 if packs else 1
+        old, total = [], len(loose)
+        for path in packs:
+            rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+            if rows > total or rows >= WHOLE:
+                break
+            old.append(path)
+            total += rows
+        old_units = [path.with_name(path.name.replace(".records.", ".units.")) for path in old]
+        records = pl.concat([self._frame([record for record, _ in loose.values()]), *map(pl.read_parquet, old)])
+        sums = [_sums(name, units) for name, (_, units) in loose.items()]
+        name = f"{number:06d}-{address_of_names(records['evaluation'])}"
+        self._write_parquet(f"{name}.units.parquet", _newest([*sums, *map(pl.read_parquet, old_units)]))
+        self._write_parquet(f"{name}.records.parquet", records.unique("evaluation", keep="first").sort("evaluation"))
+        self.remove(*old, *old_units, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose))
+
+    def _archive_predictions(self) -> None:
+        """All loose predictions into archives, which are in their place before the loose ones go: both are read as one."""
+        folder = self.root / "predictions"
+        number = max((int(path.name.split("-")[0]) for path in folder.glob("*.zip")), default=0)
+        batch: dict[Path, bytes] = {}
+
+        def put() -> None:
+            nonlocal number
+            number += 1
+            name = f"{number:06d}-{address_of_names(path.name for path in batch)}.zip"
+            self.write(folder / name, archives.made({path.name: data for path, data in batch.items()}))
+            for path, data in batch.items():
+                with contextlib.suppress(FileNotFoundError):
+                    if path.read_bytes() == data:  # else it was written again meanwhile
+                        path.unlink()
+            batch.clear()
+
+        size = 0
+        for path in sorted(folder.glob("[!.]*.parquet")):
+            batch[path] = path.read_bytes()
+            size += len(batch[path])
+            if size > ARCHIVE or len(batch) == LOOSE:
+                put()
+                size = 0
+        if batch:
+            put()
 
     def forget(self, evaluations: Iterable[str]) -> None:
         """Take records and their predictions out of the store, packed ones too. Sums in packs stay, which nothing asks for."""
@@ -380,7 +453,18 @@ class Store:
                 if kept.height < records.height:
                     self._write_parquet(pack.name, kept)
             self.remove(*(self.root / "records" / f"{evaluation}.json" for evaluation in gone))
-        self.remove(*(self.root / path for path in paths))
+            self.remove(*(self.root / path for path in paths))
+            self._take_out({path.rpartition("/")[2] for path in paths})
+
+    def _take_out(self, names: set[str]) -> None:
+        """Predictions out of the archives."""
+        for archive in sorted((self.root / "predictions").glob("*.zip")):
+            inside = set(archives.members(archive))
+            if inside & names:
+                if inside <= names:
+                    archive.unlink()
+                else:
+                    self.write(archive, archives.without(archive, names))
 
     @contextlib.contextmanager
     def _packing(self, *, wait: bool = True) -> Iterator[bool]:
@@ -415,6 +499,15 @@ class Store:
         """The newest first."""
         ending = f".{kind}.parquet"
         return sorted(self._looked("records", lambda name: name.endswith(ending)).glob(f"*{ending}"), reverse=True)
+
+    def _packed(self, kind: str, read: Callable[[Path], pl.DataFrame]) -> list[pl.DataFrame]:
+        """What is read of every pack, the newest first; all over again where one was merged into another meanwhile."""
+        for _ in range(100):
+            try:
+                return [read(path) for path in self._packs(kind)]
+            except FileNotFoundError:
+                continue
+        raise RequestError(f"the packs in {self.root / 'records'} change faster than they can be read")
 
     def _loose(self, among: Iterable[str] | None = None) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         among = None if among is None else {*among}
@@ -459,8 +552,16 @@ def _sums(evaluation: str, units: Mapping[str, Any]) -> pl.DataFrame:
 
 def _newest(frames: list[pl.DataFrame]) -> pl.DataFrame:
     """Sums of each evaluation from the first frame that has it."""
-    kept: list[pl.DataFrame] = []
-    for frame in frames:
-        known = pl.concat([one.select("evaluation") for one in kept]).unique() if kept else pl.DataFrame(schema={"evaluation": pl.String})
-        kept.append(frame.join(known, on="evaluation", how="anti"))
-    return pl.concat(kept, how="diagonal_relaxed") if kept else pl.DataFrame(schema={"evaluation": pl.String})
+    if not frames:
+        return pl.DataFrame(schema={"evaluation": pl.String})
+    numbered = [frame.with_columns(_frame=pl.lit(number, pl.UInt32)) for number, frame in enumerate(frames)]
+    every = pl.concat(numbered, how="diagonal_relaxed")
+    return every.filter(pl.col("_frame") == pl.col("_frame").min().over("evaluation")).drop("_frame")
+
+
+def _same(handle: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,9 +22,12 @@ from harness import tuning as tunings
 from harness.config import Config, compose, use
 from harness.errors import RequestError
 from harness.plan import Job, Plan, Sweep
-from harness.store import Store
+from harness.store import LOOSE, Store
 
 Say = Callable[[str], None]
+GATHER_EVERY = 5.0
+"""Seconds between two looks at how many loose files there are."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def run(prepared: Prepared, *, say: Say = lambda _: None) -> Prepared:
             say(f"{what}{fits} fits and {rows.height} evaluations to run, {prepared.plan.rows.height - rows.height} need nothing now")
             chains = sum(bool(job.stages) for job in jobs.values())
             total = sum(len(evaluations) for job in jobs.values() for _, _, evaluations in job.entries)
-            with progress_bar("evaluations", say) as advance:
+            with progress_bar("evaluations", say) as advance, _gathering(store):
                 scheduler.run(
                     jobs,
                     store,
@@ -114,6 +119,27 @@ def run(prepared: Prepared, *, say: Say = lambda _: None) -> Prepared:
         if not pending.is_empty():
             carry_out(pending, "refitting: " if (pending["phase"] == "refit").any() else "")
     return prepared
+
+
+@contextmanager
+def _gathering(store: Store) -> Iterator[None]:
+    """While the block lasts, loose files of the store are packed as soon as they are many, however long it lasts."""
+    over = threading.Event()
+
+    def gather() -> None:
+        while not over.wait(GATHER_EVERY):
+            try:
+                store.pack(above=LOOSE)
+            except (OSError, RequestError) as error:  # nothing is lost by it, and the end of the sweep tries again
+                logger.warning("files of the store are left as they are: %s", error)
+
+    thread = threading.Thread(target=gather, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def complete(prepared: Prepared) -> bool:
