@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
 import time
+import zipfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from harness import archives
+from harness import store as stores
 from harness.errors import RequestError
 from harness.store import RECORD, Store, write_atomically
 
@@ -161,3 +167,172 @@ def test_a_finished_fit_is_known_by_the_file_written_last(store: Store) -> None:
     assert store.fit("f") == {"fit": "f", "seconds": 1.0}
     (store.fit_folder("f") / "fit.json").write_text(json.dumps({"fit": "f"})[:-3])
     assert store.fit("f") is None
+
+
+def test_packs_merge_as_binary_digits_carry_and_whole_ones_never_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every eighth pack used to be a merge of all there was, so that packing a store of n records took n² time."""
+    monkeypatch.setattr(stores, "WHOLE", 16)
+    written: list[int] = []
+    write = Store._write_parquet
+
+    def counted(self: Store, name: str, frame: pl.DataFrame) -> None:
+        written.append(frame.height if name.endswith(".records.parquet") else 0)
+        write(self, name, frame)
+
+    monkeypatch.setattr(Store, "_write_parquet", counted)
+    for batch in range(32):
+        for number in range(2):
+            store.write_record(record(f"e{batch:02d}-{number}"), units(batch))
+        store.pack()
+        packs = sorted((store.root / "records").glob("*.records.parquet"))
+        sizes = [pl.read_parquet(path).height for path in packs]
+        grown = [size for size in sizes if size < 16]
+        assert grown == sorted(set(grown), reverse=True), "an older pack is larger"
+        assert sum(sizes) == 2 * (batch + 1)
+    assert sum(written) == 4 * (2 + 4 + 2 + 8 + 2 + 4 + 2 + 16)
+    assert store.units(["e00-0"])["n"].to_list() == [0, 0]
+
+
+def test_packing_waits_until_there_are_too_many(store: Store) -> None:
+    for number in range(3):
+        store.write_record(record(f"e{number}"), units(number))
+    store.pack(above=3)
+    assert len(list((store.root / "records").glob("*.json"))) == 3
+    store.pack(above=2)
+    assert not list((store.root / "records").glob("*.json"))
+
+
+def test_a_reader_misses_nothing_that_is_packed_or_merged_while_it_reads(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write_record(record("old"), units(1))
+    store.pack()
+    store.write_record(record("new"), units(2))
+    listed = Store._packs
+
+    def packed_meanwhile(self: Store, kind: str) -> list[Path]:
+        found = listed(self, kind)
+        monkeypatch.setattr(Store, "_packs", listed)
+        self.pack()
+        return found
+
+    reads: list[Callable[[], Iterable[str]]] = [
+        lambda: store.records()["evaluation"],
+        store.done,
+        lambda: store.units(["old", "new", "newer", "newest"])["evaluation"],
+    ]
+    wanted = {"old", "new"}
+    for read, more in zip(reads, ("newer", "newest", "last"), strict=True):
+        monkeypatch.setattr(Store, "_packs", packed_meanwhile)
+        assert {*read()} == wanted
+        store.write_record(record(more), units(3))
+        wanted.add(more)
+
+
+@pytest.fixture
+def archived(store: Store, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, str]]:
+    """Five predictions in three archives, and one that is still loose."""
+    monkeypatch.setattr(stores, "LOOSE", 2)
+    written = {}
+    for number in range(5):
+        name = f"e{number}"
+        written[name] = store.write_predictions(name, predicted(number))
+        store.write_record(record(name, predictions=written[name][0], sha256=written[name][1]), units(number))
+    store.pack()
+    written["loose"] = store.write_predictions("loose", predicted(9))
+    return written
+
+
+def predicted(value: float) -> pl.DataFrame:
+    return pl.DataFrame({"sample": ["a"], "valence_pred": [float(value)]})
+
+
+def test_many_predictions_are_gathered_and_read_as_before(store: Store, archived: dict[str, tuple[str, str]]) -> None:
+    assert [path.name for path in (store.root / "predictions").glob("*.parquet")] == ["loose.parquet"]
+    archives_there = sorted((store.root / "predictions").glob("*.zip"))
+    assert [archives.members(path) for path in archives_there] == [
+        ["e0.parquet", "e1.parquet"],
+        ["e2.parquet", "e3.parquet"],
+        ["e4.parquet"],
+    ]
+    assert zipfile.ZipFile(archives_there[0]).testzip() is None
+    for name, (path, sha256) in archived.items():
+        assert store.read_predictions(path, sha256).equals(predicted(9 if name == "loose" else int(name[1])))
+
+
+def test_few_predictions_stay_files_that_one_can_open(store: Store) -> None:
+    path, _ = store.write_predictions("e", predicted(1))
+    store.write_record(record("e"), units(1))
+    store.pack()
+    assert pl.read_parquet(store.root / path).equals(predicted(1))
+
+
+def test_a_death_between_an_archive_and_the_files_it_holds_leaves_both_and_is_made_good(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "LOOSE", 2)
+    written = [store.write_predictions(f"e{number}", predicted(number)) for number in range(3)]
+    with monkeypatch.context() as dying:
+        dying.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.pack()
+    assert len(list((store.root / "predictions").iterdir())) == 3 + 1
+    assert [store.read_predictions(*one)["valence_pred"][0] for one in written] == [0, 1, 2]
+    store.pack()
+    assert not list((store.root / "predictions").glob("*.parquet"))
+    assert [store.read_predictions(*one)["valence_pred"][0] for one in written] == [0, 1, 2]
+
+
+def test_predictions_made_again_count_before_those_in_an_archive(store: Store, archived: dict[str, tuple[str, str]]) -> None:
+    path, sha256 = store.write_predictions("e0", predicted(7))
+    assert store.read_predictions(path, sha256).equals(predicted(7))
+    for name in ("x", "y"):
+        store.write_predictions(name, predicted(0))
+    store.pack()
+    assert store.read_predictions(path, sha256).equals(predicted(7))
+    assert store.read_predictions(*archived["e0"]).equals(predicted(0)), "what an older record names is there as long as its archive is"
+
+
+def test_predictions_changed_inside_an_archive_are_refused_and_set_aside(store: Store, archived: dict[str, tuple[str, str]]) -> None:
+    archive = sorted((store.root / "predictions").glob("*.zip"))[0]
+    data = archive.read_bytes()
+    place = data.index(b"PAR1") + 20
+    archive.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(RequestError, match="not what was written"):
+        store.read_predictions(*archived["e0"])
+    assert (store.root / "predictions" / "e0.parquet.corrupt").is_file()
+    assert store.read_predictions(*archived["e1"]).equals(predicted(1))
+    archive.write_bytes(data[:100])
+    with pytest.raises(RequestError, match="are gone"):
+        store.read_predictions(*archived["e1"])
+
+
+def test_what_is_forgotten_is_taken_out_of_archives(store: Store, archived: dict[str, tuple[str, str]]) -> None:
+    store.forget(["e0", "e4"])
+    assert store.done() == {"e1", "e2", "e3"}
+    for name in ("e0", "e4"):
+        with pytest.raises(RequestError, match="are gone"):
+            store.read_predictions(*archived[name])
+    assert store.read_predictions(*archived["e1"]).equals(predicted(1))
+    assert len(list((store.root / "predictions").glob("*.zip"))) == 2
+
+
+def test_a_lock_leaves_no_file_and_keeps_out_all_but_one(store: Store) -> None:
+    """The file goes while others wait for it: they must not hold one that a third then makes anew."""
+    inside, most = 0, 0
+    counting = threading.Lock()
+
+    def use(_: int) -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            with store.lock("f"):
+                with counting:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.0005)
+                with counting:
+                    inside -= 1
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(use, range(6)))
+    assert most == 1
+    assert not list((store.root / "locks").iterdir())
+    assert not store.running("f")
