@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +384,25 @@ class Ready:
         aus = [target for target in self.bench.task.info.targets if kind_of(target) == "occurrence"]
         return {au: thresholds.moved(predicted[au], thresholds.best(labelled.labels(au), found[au])) for au in aus}
 
+    @cached_property
+    def came_from(self) -> str:
+        """The address of what its evaluations have in common of where they came from, which is in the store by then."""
+        targets = [self.bench.config["_target_"], self.config["_target_"], *(spec.config["_target_"] for spec in self.job.stages)]
+        return self.store.put(
+            {
+                "environment": provenance.environment(),
+                "sources": provenance.sources(*targets),
+                "guard": self.bench.proof,
+                "problems": self.bench.snapshot.problem_counts(),
+                "fits": [known["fit"] for known in self.fits],
+                "world_size": [known["world_size"] for known in self.fits],
+                "hardware": [known.get("hardware") for known in self.fits],
+                "versions": {"task": self.bench.task.info.version, "baseline": self.config["version"]},
+                "baseline": self.config,
+                "task": {key: value for key, value in self.bench.config.items() if key != "root"},
+            }
+        )
+
     def evaluate(self, evaluation: str, arm: str, setting: Setting) -> dict[str, Any]:
         """Predict, score and write one evaluation: predictions first, then the record that names them."""
         started = time.perf_counter()
@@ -393,7 +412,6 @@ class Ready:
         fit_seconds = sum(known["seconds"] for known in self.fits)
         seconds = time.perf_counter() - started
         gpus = float(self.job.resources.get("gpus", 0)) * int(self.job.resources.get("workers", 1))
-        targets = [self.bench.config["_target_"], self.config["_target_"], *(spec.config["_target_"] for spec in self.job.stages)]
         info = self.bench.task.info
         record = {
             "evaluation": evaluation,
@@ -424,20 +442,7 @@ class Ready:
             "peak_memory": max([known["peak_memory"] for known in self.fits], default=0),
             "predictions": path,
             "sha256": sha256,
-            "provenance": self.store.put(
-                {
-                    "environment": provenance.environment(),
-                    "sources": provenance.sources(*targets),
-                    "guard": self.bench.proof,
-                    "problems": self.bench.snapshot.problem_counts(),
-                    "fits": [known["fit"] for known in self.fits],
-                    "world_size": [known["world_size"] for known in self.fits],
-                    "hardware": [known.get("hardware") for known in self.fits],
-                    "versions": {"task": info.version, "baseline": self.config["version"]},
-                    "baseline": self.config,
-                    "task": {key: value for key, value in self.bench.config.items() if key != "root"},
-                }
-            ),
+            "provenance": self.came_from,
             "written": now(),
         }
         self.store.write_record(record, score.units)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import itertools
 import logging
 import pickle
@@ -348,6 +350,14 @@ def _trial(config: dict[str, Any], *, parcels: np.ndarray, store: str, notice: P
         tune.report({"left": ray.get_runtime_context().get_node_id() if own.given() else ""})
     else:
         tune.report({"evaluations": float(outcome.made + outcome.failed), "failed": float(outcome.failed)})
+    _settle()
+
+
+@functools.cache
+def _settle() -> None:
+    """After the first job of a process: what is there now stays (modules, mostly), and no later collection looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.contextmanager
