@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import RequestError, did_you_mean
+from harness.recomputing import is_wanted, recomputed
 
 
 def build(config: Mapping[str, Any], *, channels: int, dim: int | None = 256) -> nn.Module:
@@ -65,6 +66,7 @@ class Conv(nn.Module):
         for before, width in zip((channels, *widths), widths, strict=False):
             blocks += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.GroupNorm(width, width), nn.ReLU(), nn.MaxPool2d(2)]
         self.blocks = nn.Sequential(*blocks[:-1])
+        self.each = len(blocks) // len(widths)
         self.grid, self.map_width = grid, widths[-1]
         self.embedding = None if dim is None else nn.Linear(widths[-1] * grid**2, dim)
 
@@ -77,7 +79,9 @@ class Conv(nn.Module):
         """``(b, map_width, rows, columns)``, a row of every ``2 ** (blocks - 1)`` pixels."""
         centred = frames - frames.mean((1, 2, 3), keepdim=True)
         centred = centred / centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-3)
-        maps: Tensor = self.blocks(centred.contiguous(memory_format=torch.channels_last))
+        maps = centred.contiguous(memory_format=torch.channels_last)
+        for first in range(0, len(self.blocks), self.each):
+            maps = recomputed(self.blocks[first : first + self.each], maps)
         return maps
 
 
@@ -157,6 +161,11 @@ class Pretrained(nn.Module):
     def _output(self, frames: Tensor) -> Any:
         if self.size and frames.shape[2:] != (self.size, self.size):
             frames = F.interpolate(frames, (self.size, self.size), mode="bilinear", antialias=True)
+        if self.network.supports_gradient_checkpointing and self.network.is_gradient_checkpointing != is_wanted():
+            if is_wanted():
+                self.network.gradient_checkpointing_enable({"use_reentrant": False})
+            else:
+                self.network.gradient_checkpointing_disable()
         return self.network(pixel_values=(frames.expand(-1, self.channels, -1, -1) - self.mean) / self.std)
 
     def _map(self, output: Any) -> Tensor:

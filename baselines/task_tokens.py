@@ -21,6 +21,7 @@ from baselines.supervised import OBJECTIVE, OUTPUT, Supervised, SupervisedStage
 from harness import training
 from harness.baseline import Data, Previous, Query, Step
 from harness.errors import RequestError, did_you_mean
+from harness.recomputing import recomputed
 from harness.task import kind_of
 
 TOKENS = ("task", "output", "none")
@@ -100,7 +101,7 @@ class TokenEncoder(nn.Module):
         cells = maps.flatten(2).transpose(1, 2)
         tokens, attention = self.tokens.expand(len(frames), -1, -1), []
         for layer in self.layers:
-            tokens, weights = layer(tokens, cells, code)
+            tokens, weights = recomputed(layer, tokens, cells, code)
             if weights is not None:
                 attention.append(weights)
         return self.last(tokens), attention

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from harness import seeds
 from harness.baseline import Stage, Step
 from harness.errors import FitError
+from harness.recomputing import recomputing
 from harness.trainer import Trainer
 from harness.weighting import GradientWeighting, Weighting
 
@@ -32,8 +33,9 @@ class Seeded(Step, Protocol):
 class Objective(nn.Module):
     """A stage's module and its weighting as what DeepSpeed runs: a step in, the losses or the scalar to descend out."""
 
-    def __init__(self, stage: Stage, weighting: Weighting) -> None:
+    def __init__(self, stage: Stage, weighting: Weighting, *, recompute: bool = False) -> None:
         super().__init__()
+        self.recompute = recompute
         self.stage, self.module, self.weighting = stage, stage.module(), weighting
         self.names = tuple(stage.objectives())
 
@@ -45,7 +47,8 @@ class Objective(nn.Module):
         with torch.autocast(asked.device.type, enabled=False):
             if isinstance(asked, Direction):
                 return (asked.scalar(),)
-        losses = self.stage.losses(self.module, asked)
+        with recomputing(self.recompute):
+            losses = self.stage.losses(self.module, asked)
         self.names = self.names or tuple(losses)
         if self.names != tuple(losses):
             raise FitError(f"{type(self.stage).__name__} gives losses {', '.join(losses)} where it gave {', '.join(self.names)}")

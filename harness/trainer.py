@@ -34,6 +34,12 @@ def _number(low: float, high: float = math.inf, *, above: bool = False) -> Reade
     return read
 
 
+def _truth(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise RequestError(f"{value!r} is neither true nor false", where=where, remedy="give one of them")
+    return value
+
+
 def _choice(*options: str) -> Reader:
     def read(value: Any, where: str) -> str:
         if value not in options:
@@ -128,7 +134,11 @@ class Resources:
         cpus, gpus: Of each worker; a share of a GPU lets several fits use it.
         gpu_memory: GiB of GPU memory that each worker needs, where it has a share of a GPU that share of its memory; null for any.
         placement: Where the workers of a fit lie: ``pack`` or ``spread``, as far as there is room, or else not at all (``strict_…``).
-        zero: Stage of DeepSpeed's ZeRO, 0 to 3.
+        zero: Stage of DeepSpeed's ZeRO: what the workers share out among them. 0 nothing, 1 what the optimizer keeps, 2 gradients too,
+            3 parameters too.
+        offload: What is in the memory of the machine and not of the GPU: ``none``; ``optimizer`` (what it keeps, and its work; ZeRO 1 to
+            3); ``optimizer_and_parameters`` (ZeRO 3). The optimizer is PyTorch's there as well, as DeepSpeed would compile its own.
+        activation_checkpointing: Compute the activations of the network's blocks again in the pass backward and do not keep them.
         checkpoint_every: Epochs between training checkpoints; 0 for none but the one kept when a fit has to leave.
         checkpoint_minutes: Minutes after which one is kept in the middle of an epoch, too; 0 for never.
         retries: How often a fit whose worker died is tried again.
@@ -141,6 +151,8 @@ class Resources:
     gpu_memory: float | None = _one(None, _or_null(_number(0, above=True)))
     placement: str = _one("pack", _choice("pack", "spread", "strict_pack", "strict_spread"))
     zero: int = _one(0, _whole(0, 3))
+    offload: str = _one("none", _choice("none", "optimizer", "optimizer_and_parameters"))
+    activation_checkpointing: bool = _one(False, _truth)
     checkpoint_every: int = _one(1, _whole(0))
     checkpoint_minutes: float = _one(0.0, _number(0))
     retries: int = _one(2, _whole(0))
@@ -149,6 +161,10 @@ class Resources:
 @dataclass(frozen=True)
 class Trainer:
     """Everything about the training of a stage that is not the stage's own business.
+
+    None of it scales with the number of workers. The batch is of all of them together, each takes its share of it, and a gradient is
+    that of the whole batch: so neither the learning rate nor its schedule (of epochs) nor the norm that is clipped (of the whole gradient,
+    at any stage of ZeRO) changes with them, and a fit learns the same with any number of workers, but for rounding.
 
     Attributes:
         epochs: Passes over what the stage's ``batches`` yield.
@@ -181,6 +197,14 @@ def read(node: Mapping[str, Any], where: str = "trainer") -> Trainer:
         RequestError: A key or value that cannot be.
     """
     settings: Trainer = _read(Trainer, node, where)
+    resources, least = settings.resources, {"none": 0, "optimizer": 1, "optimizer_and_parameters": 3}
+    if resources.zero < least[resources.offload]:
+        what = f"ZeRO {resources.zero} cannot offload {resources.offload.replace('_', ' ')}"
+        raise RequestError(what, where=f"{where}.resources.offload", remedy=f"set resources.zero to {least[resources.offload]} or higher")
+    if settings.precision == "fp16" and resources.zero:
+        # It clips gradients before it has taken the scale off them, and never lowers a scale at which they overflow: nothing is learned.
+        what = f"DeepSpeed does not scale losses under ZeRO {resources.zero} as fp16 needs it"
+        raise RequestError(what, where=f"{where}.precision", remedy="use bf16, or set resources.zero to 0")
     return settings
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import hashlib
-import json
 import logging
 import math
 import os
@@ -30,7 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness import seeds
+from harness import checkpoint, seeds
 from harness import trainer as trainer_settings
 from harness.augmentation import augment
 from harness.baseline import Data, Previous, Stage
@@ -53,7 +51,7 @@ class Context(Protocol):
     world: int
 
     def checkpoint(self) -> Path | None:
-        """The folder of the latest checkpoint that is complete and :func:`intact`. Every rank calls it."""
+        """The folder of the latest checkpoint that is complete and :func:`harness.checkpoint.intact`. Every rank calls it."""
         ...
 
     def keep(self, name: str, write: Callable[[Path], object]) -> None:
@@ -61,7 +59,7 @@ class Context(Protocol):
 
         Args:
             name: A later checkpoint has a greater one; one that is there already stays as it is.
-            write: Puts this rank's files into a folder; the ranks' files together are the checkpoint.
+            write: Puts the checkpoint's files into an empty folder; called on every rank.
         """
         ...
 
@@ -96,7 +94,7 @@ class Local:
         name: list[str | None] = [None]
         if self.rank == 0:
             for found in sorted(self.folder.glob("epoch-*"), reverse=True):
-                if intact(found):
+                if checkpoint.intact(found):
                     name = [found.name]
                     break
                 log.warning("%s is damaged; it is set aside, and training goes on from an earlier one or from the start", found)
@@ -276,16 +274,6 @@ def load_weights(path: Path) -> State:
         raise RequestError(f"cannot read the weights: {error}", where=str(path), remedy="remove the folder and fit again") from None
 
 
-def intact(checkpoint: Path) -> bool:
-    """Whether a checkpoint folder holds every file of every rank as it was written."""
-    try:
-        lists = [json.loads(path.read_text(encoding="utf-8")) for path in checkpoint.glob("manifest-*.json")]
-        files = [file for one in lists for file in one["files"].items()]
-        return bool(lists) and len(lists) == lists[0]["world"] and all(_digest(checkpoint / name) == digest for name, digest in files)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 class _Gather(torch.autograd.Function):
     """Every worker's slice as the global batch.
 
@@ -361,21 +349,37 @@ class _Step:
 
 
 class _Means:
-    """Means over those samples of an epoch that say something, the same on every rank."""
+    """Means over those samples of an epoch that say something, the same on every rank.
 
-    def __init__(self, world: int, sums: Tensor | None = None) -> None:
-        self.world, self.sums = world, sums
+    Args:
+        context: Where the samples are seen.
+        kept: What :meth:`state` gave; with another number of workers, each goes on from the mean of theirs.
+    """
+
+    def __init__(self, context: Context, kept: Tensor | None = None) -> None:
+        self.context = context
+        self.sums: Tensor | None = None
+        if kept is not None:
+            self.sums = kept[context.rank] if len(kept) == context.world else kept.mean(0)
+
+    def state(self) -> Tensor | None:
+        """The sums of every rank; all of them call it."""
+        if self.sums is None or self.context.world == 1:
+            return self.sums if self.sums is None else self.sums[None]
+        every = [torch.empty_like(self.sums) for _ in range(self.context.world)]
+        dist.all_gather(every, self.sums)
+        return torch.stack(every)
 
     def add(self, values: Tensor, there: Tensor, n: int) -> None:
         """``(k,)`` values of a batch of ``n``, and whether each is there."""
         batch = n * torch.stack([torch.where(there, values, 0.0), there.to(values)])
-        self.sums = batch if self.sums is None else self.sums + batch
+        self.sums = batch if self.sums is None else self.sums.to(batch.device) + batch
 
     def of(self, names: Sequence[str]) -> dict[str, float]:
         """By name; what no batch said anything of is left out."""
         if self.sums is None:
             return {}
-        if self.world > 1:
+        if self.context.world > 1:
             dist.all_reduce(self.sums)
         sums, counts = self.sums.tolist()
         return {name: total / count for name, total, count in zip(names, sums, counts, strict=True) if count}
@@ -386,7 +390,7 @@ class _UnderWay:
 
     def __init__(
         self,
-        world: int,
+        context: Context,
         *,
         steps: int = 0,
         losses: Tensor | None = None,
@@ -394,7 +398,7 @@ class _UnderWay:
         seconds: float = 0.0,
         processor_seconds: float = 0.0,
     ) -> None:
-        self.steps, self.losses, self.weights = steps, _Means(world, losses), _Means(world, weights)
+        self.steps, self.losses, self.weights = steps, _Means(context, losses), _Means(context, weights)
         self.since = time.perf_counter() - seconds, time.process_time() - processor_seconds
 
     def spent(self) -> dict[str, float]:
@@ -404,7 +408,7 @@ class _UnderWay:
 
     def state(self) -> dict[str, Any]:
         """What another one is made of."""
-        return {"steps": self.steps, "losses": self.losses.sums, "weights": self.weights.sums, **self.spent()}
+        return {"steps": self.steps, "losses": self.losses.state(), "weights": self.weights.state(), **self.spent()}
 
 
 class _Loop:
@@ -425,24 +429,29 @@ class _Loop:
         self.seed = seeds.seed_of(seed, type(stage).__name__)
         self.pixels = {"train": _Pixels(train.frames, device), "validation": _Pixels(validation.frames, device)}
         self.validates = validation.samples.height > 0
-        self.weighting = weighting
-        self.weighting.setup(stage.objectives())
-        self.weighting.check(settings)
-        seeds.reseed(seeds.seed_of(self.seed, "module"), device)
-        self.objective = Objective(stage, weighting).to(device)
-        self.optimizer = _optimizer(self.objective, settings)
-        self.scheduler = _scheduler(self.optimizer, settings)
-        self.engine = _engine(self.objective, self.optimizer, settings, context.world)
-        self.descent = Descent(self.engine, self.objective, settings, context.world)
         self.history: list[dict[str, float]] = []
         self.steps = 0
         self.best: tuple[float, int, State] = (math.inf, 0, {})
         self.under_way: _UnderWay | None = None
+        self.weighting = weighting
+        self.weighting.setup(stage.objectives())
+        self.weighting.check(settings)
+        seeds.reseed(seeds.seed_of(self.seed, "module"), device)
+        self.objective = Objective(stage, weighting, recompute=settings.resources.activation_checkpointing).to(device)
+        for name, parameter in self.objective.named_parameters():
+            if parameter.ndim == 0:
+                raise FitError(f"DeepSpeed takes no parameter without a dimension, as {name} is; make it a vector of one element")
+        self.optimizer = _optimizer(self.objective, settings)
+        self.scheduler = _scheduler(self.optimizer, settings)
+        resumed = self._resume()
+        self.engine = _engine(self.objective, self.optimizer, settings, context.world)
+        if resumed:
+            checkpoint.place(*resumed, self.objective, self.engine)
+        self.descent = Descent(self.engine, self.objective, settings, context.world)
         self.kept = time.monotonic()
 
     def run(self) -> Fitted:
         settings = self.settings
-        self._resume()
         peak = held = 0
         for epoch in range(len(self.history) + 1, settings.epochs + 1):
             if epoch == settings.epochs:  # by now a process has loaded what it loads the first time
@@ -462,7 +471,7 @@ class _Loop:
 
     def _epoch(self, epoch: int) -> None:
         """Train, validate, move the learning rate, remember."""
-        under_way = self.under_way = self.under_way or _UnderWay(self.context.world)
+        under_way = self.under_way = self.under_way or _UnderWay(self.context)
         lr = self.optimizer.param_groups[0]["lr"]
         self._train(epoch, under_way)
         validated = self._validate(epoch) if self.validates else {}
@@ -517,7 +526,7 @@ class _Loop:
     def _validate(self, epoch: int) -> dict[str, float]:
         self.engine.eval()
         batches = self._batches("validation")
-        losses = _Means(self.context.world)
+        losses = _Means(self.context)
         with torch.no_grad():
             for number, index in enumerate(batches):
                 found = self.engine(self._step("validation", index, epoch, number))
@@ -564,11 +573,8 @@ class _Loop:
 
     def _state(self) -> State:
         """A copy of the module's weights; under ZeRO 3 every rank takes part."""
-        with self._whole(self.objective.module.parameters()):
-            return {
-                name: value.detach().to("cpu", torch.float32 if value.is_floating_point() else value.dtype, copy=True).contiguous()
-                for name, value in self.objective.module.state_dict().items()
-            }
+        state = checkpoint.state_of(self.objective.module)
+        return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
     def _pause(self, epoch: int) -> None:
         """Leave if any rank is to, and keep a checkpoint if one is due; all ranks decide the same.
@@ -595,41 +601,30 @@ class _Loop:
         self.kept = time.monotonic()
 
     def _save(self, folder: Path) -> None:
-        mean, epoch, state = self.best
-        client = {
+        facts = {
             "history": self.history,
             "steps": self.steps,
-            "best": (mean, epoch),
+            "best": self.best,
+            "under_way": self.under_way and self.under_way.state(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "lr": [group["lr"] for group in self.optimizer.param_groups],
-            "under_way": self.under_way and self.under_way.state(),
         }
-        self.engine.save_checkpoint(str(folder), tag="state", client_state=client)
-        if self.context.rank == 0 and state:
-            save_weights(state, folder / "best.safetensors")
-        files = {str(path.relative_to(folder)): _digest(path) for path in folder.rglob("*") if path.is_file()}
-        manifest = {"world": self.context.world, "zero": self.settings.resources.zero, "files": files}
-        (folder / f"manifest-{self.context.rank}.json").write_text(json.dumps(manifest), encoding="utf-8")
+        checkpoint.write(folder, self.objective, self.engine, facts, rank=self.context.rank)
 
-    def _resume(self) -> None:
+    def _resume(self) -> tuple[Path, dict[str, Any]] | None:
+        """Take up everything of the context's checkpoint but what the engine has to be there for."""
         folder = self.context.checkpoint()
-        if folder is None:
-            return
-        made = json.loads((folder / "manifest-0.json").read_text(encoding="utf-8"))
-        zero, world = self.settings.resources.zero, self.context.world
-        if made["zero"] != zero or (zero and made["world"] != world):  # the optimizer's state lies in other pieces
-            log.warning("%s is of %d workers with ZeRO %d; training starts again", folder, made["world"], made["zero"])
-            return
-        _, client = self.engine.load_checkpoint(str(folder), tag="state")
-        self.history, self.steps = client["history"], client["steps"]
-        if client["under_way"]:
-            self.under_way = _UnderWay(self.context.world, **client["under_way"])
-        mean, epoch = client["best"]
-        self.best = mean, epoch, load_weights(folder / "best.safetensors") if epoch else {}
-        for group, lr in zip(self.optimizer.param_groups, client["lr"], strict=True):
+        facts = checkpoint.load(folder, self.objective) if folder else None
+        if folder is None or facts is None:
+            return None
+        self.history, self.steps, self.best = facts["history"], facts["steps"], facts["best"]
+        if facts["under_way"]:
+            self.under_way = _UnderWay(self.context, **facts["under_way"])
+        for group, lr in zip(self.optimizer.param_groups, facts["lr"], strict=True):
             group["lr"] = lr
         if self.scheduler:
-            self.scheduler.load_state_dict(client["scheduler"])
+            self.scheduler.load_state_dict(facts["scheduler"])
+        return folder, facts
 
 
 def _optimizer(objective: Objective, settings: Trainer) -> torch.optim.Optimizer:
@@ -651,6 +646,8 @@ def _scheduler(optimizer: torch.optim.Optimizer, settings: Trainer) -> Any:
     from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, ReduceLROnPlateau, SequentialLR, StepLR
 
     schedule = settings.schedule
+    # said of a fit that left when an epoch's steps were done: its rate moves before its next step
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     if schedule.name == "step":
         return StepLR(optimizer, schedule.every, schedule.factor)
     if schedule.name == "plateau":
@@ -664,6 +661,14 @@ def _scheduler(optimizer: torch.optim.Optimizer, settings: Trainer) -> Any:
     return None
 
 
+_ON_CPU = {"device": "cpu", "pin_memory": False}  # pinning all of it is more than many machines allow
+_OFFLOADED: dict[str, dict[str, Any]] = {
+    "none": {},
+    "optimizer": {"offload_optimizer": _ON_CPU},
+    "optimizer_and_parameters": {"offload_optimizer": _ON_CPU, "offload_param": _ON_CPU},
+}
+
+
 def _engine(objective: Objective, optimizer: torch.optim.Optimizer, settings: Trainer, world: int) -> Any:
     import deepspeed
     import deepspeed.ops
@@ -675,10 +680,11 @@ def _engine(objective: Objective, optimizer: torch.optim.Optimizer, settings: Tr
     for module in ("deepspeed", r"torch\.distributed"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=module)
     config: dict[str, Any] = {
+        "zero_force_ds_cpu_optimizer": False,  # where the optimizer is offloaded: its own Adam is compiled for two minutes
         "train_micro_batch_size_per_gpu": -(-settings.batch_size // world),
         "gradient_accumulation_steps": settings.accumulate,
         "gradient_clipping": settings.clip,
-        "zero_optimization": {"stage": settings.resources.zero},
+        "zero_optimization": {"stage": settings.resources.zero, **_OFFLOADED[settings.resources.offload]},
         "zero_allow_untested_optimizer": True,  # sgd
         "steps_per_print": None,
     }
@@ -710,11 +716,6 @@ def _pixels(frames: Frames, rows: np.ndarray, device: torch.device) -> Tensor:
 
 def _unit(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _free_memory(device: torch.device) -> int:

@@ -14,7 +14,14 @@ import pytest
 @pytest.fixture(scope="session")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder into which a pair of processes has written what it learned; see ``two_workers.py``."""
+    from harness.preemption import Preempted
+    from tests.harness.fitting import LearnedWeights, Odd, Told, fit
+    from tests.harness.two_workers import MOVES
+
     folder = tmp_path_factory.mktemp("workers")
+    for name, trainer in MOVES.items():
+        with pytest.raises(Preempted):
+            fit(Odd(), folder, LearnedWeights(), Told(folder / f"of-one-{name}", at=8), **trainer)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -75,6 +75,25 @@ class Faces(Line):
         return {"valence": 1 - _ccc(made[:, 0], wanted[:, 0]), "arousal": (made[:, 1] - wanted[:, 1]).square().mean()}
 
 
+class Odd(Faces):
+    """No parameter of its middle can be shared out among two, one has one element, and one is frozen."""
+
+    def module(self) -> nn.Module:
+        module = super().module()
+        assert isinstance(module, nn.ModuleDict)
+        own = nn.ParameterDict({"scale": nn.Parameter(torch.tensor([1.5])), "frozen": nn.Parameter(torch.ones(7), requires_grad=False)})
+        module["middle"] = nn.ModuleDict({"down": nn.Linear(8, 7), "own": own, "up": nn.Linear(7, 8)})
+        return module
+
+    def losses(self, module: nn.Module, step: Step) -> dict[str, Tensor]:
+        assert isinstance(module, nn.ModuleDict)
+        middle: Any = module["middle"]
+        encoded = middle["down"](module["encoder"](step.frames()))
+        made = module["head"](step.gather(middle["up"](encoded * middle["own"]["scale"] * middle["own"]["frozen"]))).float()
+        wanted = step.rows(self.both[step.training])
+        return {"valence": 1 - _ccc(made[:, 0], wanted[:, 0]), "arousal": (made[:, 1] - wanted[:, 1]).square().mean()}
+
+
 class RandomWeights(Weighting):
     def forward(self, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         drawn = torch.rand(len(losses), generator=generator)
@@ -159,7 +178,7 @@ class KilledAfter(training.Local):
     def keep(self, name: str, write: Callable[[Path], object]) -> None:
         def half(folder: Path) -> None:
             write(folder)
-            (folder / "manifest-0.json").unlink()
+            (folder / "manifest.json").unlink()
             raise Killed
 
         super().keep(name, half if self.half and name == f"epoch-{self.last:06d}" else write)

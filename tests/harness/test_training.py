@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from tests.harness.fitting import (
     fit,
     same,
 )
-from tests.harness.two_workers import CASES
+from tests.harness.two_workers import CASES, CLIPPED
 
 # Learning
 
@@ -161,32 +160,6 @@ def test_a_checkpoint_that_was_being_written_is_not_read(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["epoch-000003"]
 
 
-@pytest.mark.parametrize("harm", ["truncated", "missing", "changed"])
-def test_a_damaged_checkpoint_is_set_aside_and_said(tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture) -> None:
-    undisturbed = fit(Faces(), tmp_path / "whole")
-    with pytest.raises(Killed):
-        fit(Faces(), tmp_path / "cut", context=KilledAfter(tmp_path / "cut", 2))
-    (weights,) = (tmp_path / "cut" / "epoch-000002" / "state").glob("*model_states.pt")
-    content = weights.read_bytes()
-    weights.unlink()
-    if harm != "missing":
-        weights.write_bytes(content[:1000] if harm == "truncated" else content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
-    with caplog.at_level(logging.WARNING):
-        again = fit(Faces(), tmp_path / "cut")
-    assert "epoch-000002 is damaged" in caplog.text
-    assert (tmp_path / "cut" / "corrupt-epoch-000002").is_dir()
-    assert same(again, undisturbed)
-
-
-def test_a_checkpoint_whose_pieces_do_not_fit_is_left_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Killed):
-        fit(Faces(), tmp_path, context=KilledAfter(tmp_path, 2), resources={"zero": 2})
-    with caplog.at_level(logging.WARNING):
-        fitted = fit(Faces(), tmp_path)
-    assert "training starts again" in caplog.text
-    assert fitted.epochs == 4
-
-
 # What cannot go on, and what cannot be
 
 
@@ -209,6 +182,19 @@ def test_a_loss_that_is_not_finite_ends_the_fit_with_its_name(tmp_path: Path) ->
 def test_a_weighting_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(FitError, match=r"the weight of 'valence', the weighted sum: not finite at epoch 1, step 1"):
         fit(Line(), tmp_path, weighting=First(float("inf")))
+
+
+class Scalar(Line):
+    def module(self) -> nn.Module:
+        module = super().module()
+        module.register_parameter("temperature", nn.Parameter(torch.tensor(1.0)))
+        return module
+
+
+def test_a_parameter_that_deepspeed_cannot_take_is_named(tmp_path: Path) -> None:
+    """It used to end in "self.dim() cannot be 0 to view Float as Byte"."""
+    with pytest.raises(FitError, match=r"no parameter without a dimension, as module.temperature is; make it a vector"):
+        fit(Scalar(), tmp_path)
 
 
 class Empty(Line):
@@ -348,6 +334,19 @@ def test_two_workers_learn_what_one_learns(tmp_path: Path, two_workers: Path, ca
         for name in ours.keys() - {"seconds", "processor_seconds"}:
             assert theirs[name] == others[name]
             assert theirs[name] == pytest.approx(ours[name], abs=1e-4), name
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_two_workers_clip_the_norm_that_one_clips(tmp_path: Path, two_workers: Path, zero: int) -> None:
+    """The norm of the whole gradient, not of a worker's part: the one step is as long as the limit, and in the same direction."""
+    start = _set_up(Faces())
+    torch.manual_seed(seeds.seed_of(seeds.seed_of(3, "Faces"), "module"))
+    before = dict(start.module().named_parameters())
+    one = fit(Faces(), tmp_path, Uneven(), resources={"zero": zero, "checkpoint_every": 0}, **CLIPPED)
+    two = training.load_weights(two_workers / f"clip-{zero}-0.safetensors")
+    steps = [torch.cat([(state[name] - value.detach()).flatten() for name, value in before.items()]) for state in (one.state, two)]
+    assert [float(step.norm()) for step in steps] == pytest.approx([0.01, 0.01], rel=1e-4)
+    torch.testing.assert_close(steps[0], steps[1], rtol=1e-3, atol=1e-6)
 
 
 # Augmentation
