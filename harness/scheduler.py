@@ -107,7 +107,7 @@ def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str], st
         RequestError: A job that cannot be, before anything starts.
     """
     jobs = list(jobs)
-    _check_weightings(jobs)
+    _check_trainings(jobs)
     notice = store.root / "notices" / f"{uuid.uuid4().hex[:12]}.leave"
     ray = cluster.running(
         clusters,
@@ -144,11 +144,13 @@ def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Prog
     _tune(dict(jobs), store, where, progress)
 
 
-def _check_weightings(jobs: Iterable[Job]) -> None:
-    """Refuse a weighting that cannot be made or cannot be trained as asked. It imports torch, as what follows does."""
-    pairs = {identity.canonical([spec.weighting, spec.trainer]): spec for job in jobs for spec in job.stages if spec.weighting}
+def _check_trainings(jobs: Iterable[Job]) -> None:
+    """Refuse a trainer that cannot be, and a weighting that it cannot train. It imports torch, as what follows does."""
+    pairs = {identity.canonical([spec.weighting, spec.trainer]): spec for job in jobs for spec in job.stages}
     for spec in pairs.values():
-        instantiate(spec.weighting or {}).check(trainer.read(spec.trainer))
+        settings = trainer.read(spec.trainer)
+        if spec.weighting:
+            instantiate(spec.weighting).check(settings)
 
 
 def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress) -> None:

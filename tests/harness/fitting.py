@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from harness import training
 from harness.baseline import Data, Stage, Step
+from harness.recomputing import recomputed
 from harness.weighting import Weighting
 
 N = 50  # no multiple of the batch, and the last batch no multiple of two
@@ -52,6 +53,15 @@ class Line(Stage):
         return made
 
 
+class Encoder(nn.Sequential):
+    """In two blocks, of which nothing but the inputs need be kept."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        *first, flatten, last = self
+        made: Tensor = recomputed(nn.Sequential(flatten, last), recomputed(nn.Sequential(*first), frames))
+        return made
+
+
 class Faces(Line):
     """An encoder of single frames, then dropout, batch normalisation and a loss (1 - CCC) that look at the whole batch."""
 
@@ -63,7 +73,7 @@ class Faces(Line):
         }
 
     def module(self) -> nn.Module:
-        encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8))
+        encoder = Encoder(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8))
         # Without a bias: batch normalisation takes it away again, and Adam would move it by rounding errors.
         head = nn.Sequential(nn.Dropout(0.3), nn.Linear(8, 8, bias=False), nn.BatchNorm1d(8), nn.Linear(8, 2))
         return nn.ModuleDict({"encoder": encoder, "head": head})

@@ -17,6 +17,7 @@ from harness import seeds, training
 from harness.augmentation import augment
 from harness.baseline import Data, Stage, Step
 from harness.errors import FitError, RequestError
+from harness.preemption import Preempted
 from harness.trainer import Augment
 from tests.harness.fitting import (
     QUIET,
@@ -28,6 +29,7 @@ from tests.harness.fitting import (
     Line,
     N,
     RandomWeights,
+    Told,
     Uneven,
     data,
     fit,
@@ -218,6 +220,17 @@ def test_a_stage_without_batches_is_told(tmp_path: Path) -> None:
         ({"lr": 0}, r"0 is out of range \(trainer.lr\); give a number above 0"),
         ({"lr": float("nan")}, r"nan is out of range"),
         ({"optimizer": "adamww"}, r"'adamww' is unknown \(trainer.optimizer\); did you mean 'adamw'\?"),
+        (
+            {"resources": {"offload": "optimizer"}},
+            r"ZeRO 0 cannot offload optimizer \(trainer.resources.offload\); set .* to 1",
+        ),
+        (
+            {"resources": {"offload": "optimizer_and_parameters", "zero": 2}},
+            r"ZeRO 2 cannot offload optimizer and parameters",
+        ),
+        ({"resources": {"offload": "all"}}, r"'all' is unknown \(trainer.resources.offload\); choose from"),
+        ({"resources": {"activation_checkpointing": 1}}, r"1 is neither true nor false"),
+        ({"precision": "fp16", "resources": {"zero": 1}}, r"under ZeRO 1 as fp16 needs it \(trainer.precision\); use bf16, or set"),
         ({"resources": {"zero": 4}}, r"4 is out of range \(trainer.resources.zero\); give a whole number from 0 to 3"),
         ({"augment": {"scale": [1.2, 0.8]}}, r"\[1.2, 0.8\] is no interval \(trainer.augment.scale\)"),
         ({"augment": {"flop": 0.5}}, r"no such key: trainer.augment.flop \(trainer.augment\); did you mean 'flip'\?"),
@@ -317,6 +330,28 @@ def test_every_stage_of_zero_learns_the_same(tmp_path: Path, plain: training.Fit
         assert fitted.history[-1][name] == pytest.approx(plain.history[-1][name], abs=tolerance)
     if precision == "fp32":
         torch.testing.assert_close(fitted.state, plain.state, rtol=1e-3, atol=1e-5)
+
+
+# Of several ways at once: offloaded, clipped, accumulated, recomputed
+WAYS: dict[str, dict[str, Any]] = {
+    "offloaded 1": {"precision": "bf16", "clip": 0.1, "resources": {"zero": 1, "offload": "optimizer"}},
+    "offloaded 2": {"clip": 0.1, "accumulate": 2, "resources": {"zero": 2, "offload": "optimizer", "activation_checkpointing": True}},
+    "offloaded 3": {"optimizer": "sgd", "accumulate": 2, "resources": {"zero": 3, "offload": "optimizer"}},
+    "all offloaded": {"clip": 0.1, "resources": {"zero": 3, "offload": "optimizer_and_parameters", "activation_checkpointing": True}},
+    "recomputed": {"precision": "bf16", "accumulate": 2, "resources": {"zero": 0, "activation_checkpointing": True}},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_resources_change_nothing_that_is_learned_and_a_fit_goes_on_with_them(tmp_path: Path, way: str) -> None:
+    trainer = {key: value for key, value in WAYS[way].items() if key != "resources"}
+    plain = fit(Faces(), tmp_path / "plain", LearnedWeights(), **trainer)
+    asked = fit(Faces(), tmp_path / "asked", LearnedWeights(), **WAYS[way])
+    tolerance = {"rtol": 1e-3, "atol": 1e-5} if trainer.get("precision") != "bf16" else {"rtol": 0.05, "atol": 5e-3}
+    torch.testing.assert_close(asked.state, plain.state, **tolerance)
+    with pytest.raises(Preempted):
+        fit(Faces(), tmp_path / "cut", LearnedWeights(), Told(tmp_path / "cut", at=8), **WAYS[way])
+    assert same(fit(Faces(), tmp_path / "cut", LearnedWeights(), **WAYS[way]), asked)
 
 
 # Two workers
