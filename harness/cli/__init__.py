@@ -22,6 +22,7 @@ VERBS = {
     "rescore": "New scores from stored predictions; no model is run.",
     "export": "Predictions in the format of the task's challenge, or pictures.",
     "data": "check, synth or cache a dataset on disk.",
+    "perf": "Speed: run measures it, compare with a git revision, report its history.",
     "list": "tasks, baselines, sweeps, datasets, fits or evaluations.",
 }
 """Every verb with its short help, so that ``--help`` imports none of them."""

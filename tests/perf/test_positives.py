@@ -1,14 +1,10 @@
 """What it costs to say which samples belong together: an epoch's batches and the weights of each, beside a training step on one of them.
 
 The step is the small convolutional net's, forward, backward and optimizer, on one view of 64 frames of 48 pixels; contrast takes two. The
-budget is 2 % of it. On one thread and in processor time, so that what else the machine does hardly shows.
+budget is 2 % of it.
 """
 
 from __future__ import annotations
-
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +13,14 @@ import torch
 from baselines import backbones, positives
 from baselines.positives import Table
 from harness.config import available, compose, instantiate
+from tests.perf.measuring import Measure, cost
 
 BATCH, SIDE, STEPS, ROUNDS = 64, 48, 5, 3
 SUBJECTS, ACTIVITIES, FRAMES = 41, 8, 60  # BP4D, with so many frames of each clip
 
 
-def _table() -> Table:
-    subject, activity, frame = (axis.ravel() for axis in np.indices((SUBJECTS, ACTIVITIES, FRAMES)))
+def _table(frames: int) -> Table:
+    subject, activity, frame = (axis.ravel() for axis in np.indices((SUBJECTS, ACTIVITIES, frames)))
     rng = np.random.default_rng(0)
     return Table(
         subject=subject,
@@ -50,12 +47,6 @@ def _epoch(table: Table, strategy: positives.Strategy) -> int:
     return len(rows)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
 @pytest.fixture(scope="module")
 def step() -> float:
     """Seconds of a training step."""
@@ -71,22 +62,23 @@ def step() -> float:
             optimizer.step()
 
     steps()
-    return min(_seconds(steps) for _ in range(ROUNDS)) / STEPS
+    return min(cost(steps)[1].processor for _ in range(ROUNDS)) / STEPS
 
 
 @pytest.mark.parametrize("name", sorted(available("positives")))
-def test_batches_and_weights_beside_a_step(benchmark: Any, step: float, name: str) -> None:
-    table, strategy = _table(), _strategy(name)
-    batches = _epoch(table, strategy)
-    seconds = min(_seconds(lambda: _epoch(table, strategy)) for _ in range(ROUNDS)) / batches
-    benchmark.extra_info.update(share_of_step=seconds / step, budget=0.02, seconds_a_batch=seconds, seconds_a_step=step)
-    benchmark.pedantic(_epoch, args=(table, strategy), rounds=ROUNDS, iterations=1)
+def test_batches_and_weights_beside_a_step(measure: Measure, request: pytest.FixtureRequest, name: str) -> None:
+    table, strategy = _table(measure.sized(FRAMES, FRAMES, 8)), _strategy(name)
+    batches = measure(lambda: _epoch(table, strategy), rates={"epochs": 1})
+    if measure.benchmarks:
+        step = request.getfixturevalue("step")
+        seconds = min(cost(lambda: _epoch(table, strategy))[1].processor for _ in range(ROUNDS)) / batches
+        measure.note(share_of_step=seconds / step, seconds_a_batch=seconds, seconds_a_step=step)
 
 
-def test_an_epoch_of_a_million(benchmark: Any) -> None:
-    n, rng = 1_000_000, np.random.default_rng(0)
+def test_an_epoch_of_a_million(measure: Measure) -> None:
+    n, rng = measure.sized(1_000_000, 50_000, 2_000), np.random.default_rng(0)
     unknown = np.full(n, -1)
     subject, activity = rng.integers(0, 140, n), rng.integers(0, 10, n)
     table = Table(subject, activity, unknown, unknown, unknown, np.zeros((n, 0), np.float32), tuple("abcdefghij"))
     strategy = positives.ActivityCrossSubject()
-    benchmark.pedantic(lambda: list(positives.batches(table, strategy, BATCH, rng)), rounds=ROUNDS, iterations=1)
+    measure(lambda: list(positives.batches(table, strategy, BATCH, np.random.default_rng(0))), rounds=ROUNDS, rates={"samples": n})

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import resource
+import shutil
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from harness.publish import folder, inventory, site
+from tests.perf.measuring import Measure
 from tests.stores import large
 
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    if request.config.getoption("benchmark_disable"):
-        pytest.skip("measured by `make bench`")
-    made = tmp_path_factory.mktemp("large")
-    large(made, 100_000)
-    return made
+def _output(measure: Measure) -> Path:
+    count = measure.sized(100_000, 4_000, 1_000)
+    return measure.folder("large", lambda made: large(made, count))
 
 
-def test_reading_and_ranking_a_store_of_a_hundred_thousand_records(benchmark: Any, output: Path) -> None:
-    shelf = benchmark.pedantic(inventory.read, args=(output,), rounds=1)
-    assert sum(len(table.rows) for table in shelf.standings) == 2000
-    benchmark.extra_info["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def test_reading_and_ranking_a_store_of_a_hundred_thousand_records(measure: Measure) -> None:
+    output = _output(measure)
+    shelf = measure(
+        lambda: inventory.read(output),
+        setup=lambda: shutil.rmtree(output / "cache", ignore_errors=True),
+        rounds=measure.sized(1, 2, 1),
+    )
+    assert sum(len(table.rows) for table in shelf.standings) == measure.sized(2000, 80, 20)
 
 
-def test_making_its_site(benchmark: Any, output: Path) -> None:
-    files = benchmark.pedantic(site.pages, args=(inventory.read(output), output), rounds=1)
-    folder.replace(output / "site", files)
-    assert sum(name.startswith("rows/") for name in files) == 4 * site.PAGES
-    assert folder.replace(output / "site", files).same == len(files)
-    benchmark.extra_info["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    benchmark.extra_info["megabytes"] = sum(map(len, files.values())) / 1e6
+def test_making_its_site(measure: Measure, tmp_path: Path) -> None:
+    output = _output(measure)
+    shelf = inventory.read(output)
+    most = measure.sized(site.PAGES, 10, 2)
+    files = measure(lambda: site.pages(shelf, output, most=most), rounds=measure.sized(1, 2, 1))
+    folder.replace(tmp_path / "site", files)
+    assert sum(name.startswith("rows/") for name in files) == measure.sized(1600, 40, 7)  # of four tables; tiny, one has but a control
+    assert folder.replace(tmp_path / "site", files).same == len(files)
+    measure.note(megabytes=round(sum(map(len, files.values())) / 1e6, 1))
