@@ -6,9 +6,10 @@ DEMO ?= outputs
 PUBLISHED ?= outputs/published
 RESULTS ?= results/synthetic
 AT_ONCE ?= 2
+REV ?= origin/main
 SWEEPS ?= support_size pair_strategy loss_weighting
 
-.PHONY: install demo test check bench results clean
+.PHONY: install demo test check bench speed results clean
 
 install: $(STAMP)
 
@@ -30,9 +31,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Speed: ratios and medians, kept under results/perf; nothing is asserted.
+# Speed: times, memory, ratios and budgets, kept under results/perf; nothing is asserted. Against a revision: make speed REV=main
 bench: $(STAMP)
-	$(BIN)/python -m pytest tests/perf --benchmark-enable --benchmark-only --benchmark-autosave
+	$(BIN)/harness perf run
+
+speed: $(STAMP)
+	$(BIN)/harness perf compare $(REV)
 
 # The leaderboards under results/, on synthetic data: what is missing is run, what differs from the commit is said. Long without a GPU.
 results: $(STAMP)

@@ -43,7 +43,7 @@ def run(
     from harness.perf import checkout, suite, tables
 
     repository = checkout.root()
-    measured = suite.run(repository, only or [], quick=quick, accuracy=accuracy, history=repository / history, say=say)
+    measured = suite.run(repository, only or [], quick=quick, accuracy=accuracy, folder=repository / history, say=say)
     show(tables.of_run(measured.kept, measured.names), format=format, output=output, title=f"{measured.kept.label}", notes=measured.notes)
     return 1 if measured.failed else 0
 

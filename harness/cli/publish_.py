@@ -29,6 +29,9 @@ def publish(
     online: Annotated[bool, typer.Option("--online", help="With --wandb: send it now.")] = False,
     output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
     rows: Annotated[int, typer.Option(min=0, help="Rows of a table that have a page of their own.")] = 400,
+    speed: Annotated[Path, typer.Option(help="Where `harness perf run` keeps what it measured; a page of it, if there is any.")] = Path(
+        "results/perf"
+    ),
     config_dir: ConfigDir = None,
 ) -> None:
     """Publish the leaderboards of a store. Only what changed is written, only what was published before is removed.
@@ -49,7 +52,7 @@ def publish(
     config.use(extra)
     shelf = inventory.read(output_dir)
     if to is not None:
-        _tell(to, folder.replace(to, site.pages(shelf, output_dir, extra=extra, most=rows)))
+        _tell(to, folder.replace(to, site.pages(shelf, output_dir, extra=extra, most=rows, more=_speed(speed))))
     if results is not None or wandb:
         commands = [(sweep.task, sweep.command) for sweep in site.sweeps(output_dir) if sweep.command]
         files = tables.files(shelf, commands)
@@ -63,6 +66,19 @@ def publish(
             drawn = {f"{table.name}/{name}": data for table in shelf.standings for name, data in tables.pictures(table).items()}
             tracking.publish(tracker, output_dir, boards, files, drawn)
             say(f"mirrored: {len(boards)} tables, {'sent' if online else f'in {output_dir}/wandb; `wandb sync` sends them'}")
+
+
+def _speed(history: Path) -> dict[str, bytes]:
+    """The page of speed, where anything was measured."""
+    from harness.perf.history import read
+
+    kept, notes = read(history, Path.cwd())
+    if not kept:
+        return {}
+    from harness.perf.steps import series_of
+    from harness.publish.speed import files
+
+    return files(kept, series_of(kept), notes)
 
 
 def _tell(where: Path, changed: Changed) -> None:

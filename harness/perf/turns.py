@@ -67,6 +67,17 @@ def collect(side: Side, files: Sequence[str] = (TESTS,)) -> list[str]:
     return names
 
 
+def reasons(text: str) -> dict[str, str]:
+    """What pytest says of benchmarks that did not run, by name; of skipped ones by file."""
+    found = {}
+    for line in text.splitlines():
+        if told := re.match(r"(?:FAILED|ERROR) (\S+\.py(?:::.*?)?)(?: - (.*))?$", line):
+            found[told[1]] = (told[2] or "failed")[:200]
+        elif told := re.match(r"SKIPPED \[\d+\] (\S+?):\d+: (.*)$", line):
+            found[told[1]] = f"skipped: {told[2]}"[:200]
+    return found
+
+
 @dataclass
 class Duel:
     """Measures benchmarks of two sides.
@@ -131,14 +142,12 @@ class Duel:
                     processes[which].leave()
                 for which in behind:
                     ready[which] = processes[which].next()
-            reasons = [process.reasons() for process in processes]
-        for name, (side, _) in list(self.alone.items()):
-            other = reasons[0 if side == "new" else 1]
-            if name in other:
-                self.alone[name] = (side, other[name])
+            told = [process.reasons() for process in processes]
         for name in names:
-            if name not in found and name not in self.alone:
-                self.alone[name] = ("neither", reasons[1].get(name) or reasons[0].get(name, ""))
+            if name not in found:
+                side, _ = self.alone.get(name, ("neither", ""))
+                said = told[0 if side == "new" else 1]
+                self.alone[name] = (side, said.get(name) or said.get(name.split("::")[0], ""))
         return found
 
     def _play(self, processes: tuple[_Process, _Process], first: int, wall: float) -> list[tuple[dict[str, float], dict[str, float]]]:
@@ -224,14 +233,7 @@ class _Process:
         """What pytest said of benchmarks that did not run."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(30)
-        text = self._log.read_text(encoding="utf-8", errors="replace")
-        found = {}
-        for line in text.splitlines():
-            if told := re.match(r"(?:FAILED|ERROR) (\S+\.py::.*?)(?: - (.*))?$", line):
-                found[told[1]] = (told[2] or "failed")[:200]
-            elif told := re.match(r"(?:SKIPPED) \[\d+\] (\S+?):\d+: (.*)$", line):
-                found[told[1]] = f"skipped: {told[2]}"[:200]
-        return found
+        return reasons(self._log.read_text(encoding="utf-8", errors="replace"))
 
     def _last(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -1,6 +1,7 @@
 """A store as a static site: an index, a page a table, a page a row, a page a sweep. No server, no clock, nothing from elsewhere.
 
     index.html
+    speed.html                how long what takes, where that is kept
     tasks/TASK-HASH.html      one a task, version, protocol, dataset and data
     rows/HASH.html            one a row: a method under a setting
     sweeps/NAME-HASH/         what a sweep wrote: its page, figures, tables
@@ -61,7 +62,9 @@ class SweepPage:
     files: Mapping[str, bytes]
 
 
-def pages(shelf: Shelf, output: Path, *, extra: Sequence[Path] = (), most: int = PAGES) -> dict[str, bytes]:
+def pages(
+    shelf: Shelf, output: Path, *, extra: Sequence[Path] = (), most: int = PAGES, more: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
     """The files of the site.
 
     Args:
@@ -69,12 +72,13 @@ def pages(shelf: Shelf, output: Path, *, extra: Sequence[Path] = (), most: int =
         output: Its folder, where the sweeps are.
         extra: The user's config folders.
         most: Rows of a table that have pages.
+        more: Further pages, linked from the index by their names.
 
     Returns:
         Relative path → bytes.
     """
     made = sweeps(output)
-    files: dict[str, bytes] = {"index.html": _index(shelf, made).encode()}
+    files: dict[str, bytes] = {"index.html": _index(shelf, made, [*(more or {})]).encode(), **(more or {})}
     for sweep in made:
         files |= {f"sweeps/{sweep.name}/{name}": data for name, data in sweep.files.items()}
     reproducer = Reproducer(shelf.store, extra)
@@ -198,7 +202,7 @@ def _with_way_back(text: str, names: Sequence[str]) -> str:
     return text.replace("<body><main>", f"<body><main>\n{back}", 1).replace("</main>", f"{taken}\n</main>", 1)
 
 
-def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:
+def _index(shelf: Shelf, made: Sequence[SweepPage], more: Sequence[str] = ()) -> str:
     parts = [
         "<h1>Leaderboards</h1>",
         "<p class=question>Which method labels faces best, from how few labels, at what cost, and how sure are we?</p>",
@@ -257,6 +261,9 @@ def _index(shelf: Shelf, made: Sequence[SweepPage]) -> str:
         parts.append(f"<h2>Sweeps</h2><ul>{''.join(items)}</ul>")
     if shelf.failures:
         parts.append(f"<h2>Failed, of no table above</h2>{task_page.failed(shelf.failures)}")
+    if more:
+        links = "".join(f'<li><a href="{escape(name)}">{escape(PurePath(name).stem.capitalize())}</a></li>' for name in more)
+        parts.append(f"<h2>More</h2><ul>{links}</ul>")
     return document("Leaderboards", parts)
 
 

@@ -88,6 +88,13 @@ class Measure:
     def __init__(self, benchmark: BenchmarkFixture, size: str, name: str, cache: Callable[[str], Path]) -> None:
         self._benchmark, self.size, self._name, self._cache = benchmark, size, name, cache
         self._peaks: list[float] = []
+        self._median = 0.0
+
+    @property
+    def times(self) -> dict[str, float]:
+        """The median of the rounds in seconds, once they are measured."""
+        stats = self._benchmark.stats
+        return {} if stats is None else {"median_s": stats.stats.median}
 
     @property
     def benchmarks(self) -> bool:
@@ -169,11 +176,20 @@ class Measure:
         if rates:
             self.note(rates={name: round(count / median, 3) for name, count in rates.items()})
         if others:
-            self.note(ratios={name: round(self._ratio(work, setup, other), 3) for name, other in others.items()})
+            self._median = median
+            self.note(ratios={name: float(f"{self._ratio(work, setup, other):.4g}") for name, other in others.items()})
         return result[0]
 
+    def over(self, other: str) -> dict[str, float]:
+        """How much longer the work takes than what one would take instead: as a share of that, and in seconds."""
+        ratio = self._benchmark.extra_info.get("ratios", {}).get(other)
+        if ratio is None:
+            return {}
+        share = 1 / ratio - 1
+        return {"over_bare": share, "seconds_over_bare": self._median * (1 - ratio)}
+
     def _memory(self, work: Callable[[], object]) -> dict[str, float]:
-        """The most resident memory during one call, MiB, and how much that is above what was there before; of the command, if it runs one."""
+        """The most resident memory during one call, MiB, and how much that is above what was there before; of a command, if it runs one."""
         self._peaks.clear()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):

@@ -120,9 +120,9 @@ def test_training_steps_of_a_baseline(measure: Measure, tmp_path: Path, baseline
         rounds=3,
         instead={"a bare loop": Instead(lambda: taken.append(bare_loop(stage_of(baseline), data, epochs)))},
     )
+    measure.note(steps=fitted.steps, **measure.over("a bare loop"))
     assert fitted.epochs == epochs
     assert not taken or set(taken) == {fitted.steps}
-    measure.note(steps=fitted.steps)
 
 
 def test_a_bare_loop_of_pytorch(measure: Measure) -> None:
