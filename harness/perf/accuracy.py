@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def changed(kept: Sequence[Kept], old: str, new: str, rounding: float = ROUNDING
     return lines
 
 
-def differences(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], rounding: float = ROUNDING) -> list[str]:
+def differences(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], rounding: float = ROUNDING) -> list[str]:
     """Rows of the same task, data, arm, setting and versions, of as many records, whose scores differ by more than rounding."""
     before = {_key(row): row for row in old}
     lines = []
@@ -84,6 +84,6 @@ def differences(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], ro
     return lines
 
 
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     names = ("task", "task_version", "protocol", "data", "arm", "baseline_version", "setting", "metric", "records")
     return tuple(str(row.get(name)) for name in names)

@@ -110,10 +110,11 @@ def sides(repository: Path, revision: str) -> Iterator[tuple[Side, Side, list[st
             git(repository, "worktree", "add", "--detach", "--force", str(folder), commit)
         if dirty:
             _take_changes(repository, folders[1])
-        notes = []
-        for name in DEPENDENCIES:
-            if _text(folders[0] / name) != _text(folders[1] / name):
-                notes.append(f"{name} differs: both sides run with what is installed here, which may not be what the old one asks for")
+        notes = [
+            f"{name} differs: both sides run with what is installed here, which may not be what the old one asks for"
+            for name in DEPENDENCIES
+            if _text(folders[0] / name) != _text(folders[1] / name)
+        ]
         shutil.rmtree(folders[0] / SUITE, ignore_errors=True)
         shutil.copytree(folders[1] / SUITE, folders[0] / SUITE, symlinks=True)
         shutil.copy(folders[1] / "pyproject.toml", folders[0] / "pyproject.toml")  # pytest's settings

@@ -107,9 +107,13 @@ def _read(path: Path) -> Kept | None:
         if not re.fullmatch(r"[0-9a-f]{7,64}", names["commit"]) or not re.fullmatch(r"[0-9a-z]{4,64}", names["machine"]):
             return None
         return Kept(
-            **names,
-            **{name: known.get(name) or {} for name in ("facts", "versions")},
-            load=known.get("load") or (),
+            machine=names["machine"],
+            commit=names["commit"],
+            dirty=bool(names["dirty"]),
+            committed=str(names["committed"]),
+            facts=dict(known.get("facts") or {}),
+            versions=dict(known.get("versions") or {}),
+            load=[[float(value) for value in one] for one in known.get("load") or ()],
             benchmarks=benchmarks,
             scores=scores,
         )

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.perf.comparing import chosen
 from harness.perf.history import Kept
@@ -144,7 +145,7 @@ def steps(values: Sequence[float], commits: Sequence[str]) -> tuple[Step, ...]:
     edges = [0, *ends]
     found: list[Step] = []
     start = 0
-    for place, end in zip(edges[1:-1], edges[2:], strict=True):
+    for place, end in pairwise(edges[1:]):
         before, after = (statistics.median(values[a:b]) for a, b in ((start, place), (place, end)))
         if abs(math.log(max(after, 1e-9) / max(before, 1e-9))) > math.log(1 + LEAST_STEP):
             found.append(Step(place, commits[place], before, after, f"× {after / max(before, 1e-9):.2f} at {commits[place][:8]}"))
@@ -154,5 +155,5 @@ def steps(values: Sequence[float], commits: Sequence[str]) -> tuple[Step, ...]:
 
 def _noise(logs: Sequence[float]) -> float:
     """Standard deviation of single runs, by the median of differences of neighbours, which a few steps do not move."""
-    differences = [abs(after - before) for before, after in zip(logs, logs[1:], strict=False)]
+    differences = [abs(after - before) for before, after in pairwise(logs)]
     return max(NOISE, statistics.median(differences) / 0.954)

@@ -118,7 +118,8 @@ def _picture(one: Series) -> str:
     bars = "".join(f'<path d="M{x(p)} {y(a)}V{y(b)}"/>' for p, (a, b) in enumerate(zip(one.lo, one.hi, strict=True)) if a != b)
     marks = "".join(f'<path class=level d="M{x(step.place - 0.5)} {1.5 * EDGE}V{HEIGHT - EDGE}"/>' for step in one.steps)
     points = "".join(
-        f'<circle class=point tabindex=0 r=2.5 cx="{x(place)}" cy="{y(value)}" aria-label="{escape(said)}"><title>{escape(said)}</title></circle>'
+        f'<circle class=point tabindex=0 r=2.5 cx="{x(place)}" cy="{y(value)}" aria-label="{escape(said)}">'
+        f"<title>{escape(said)}</title></circle>"
         for place, value in enumerate(one.values)
         for said in [f"{one.commits[place][:8]}: {one.text(value)}"]
     )
