@@ -93,7 +93,7 @@ def same_suite(repository: Path, commit: str) -> bool:
 def sides(repository: Path, revision: str) -> Iterator[tuple[Side, Side, list[str]]]:
     """The old revision and this working tree as it is now, in folders with names of one length.
 
-    The suite of this side is put into both, so that the same work is measured.
+    The suite of this side is put into both, so that the same work is measured. Beside the two, ``made`` is a folder for whatever is made.
 
     Yields:
         The old side, the new side, and what is to be known of them.
@@ -102,10 +102,11 @@ def sides(repository: Path, revision: str) -> Iterator[tuple[Side, Side, list[st
     dirty = is_dirty(repository)
     scratch = Path(tempfile.mkdtemp(prefix="harness-perf-"))
     folders = scratch / "old", scratch / "new"
-    before: Any = None
+    before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not in the main thread
-        before = signal.signal(signal.SIGTERM, _stop)
+        before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        (scratch / "made").mkdir()
         for folder, commit in zip(folders, (old, head), strict=True):
             git(repository, "worktree", "add", "--detach", "--force", str(folder), commit)
         if dirty:
@@ -126,8 +127,8 @@ def sides(repository: Path, revision: str) -> Iterator[tuple[Side, Side, list[st
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(RequestError):
             git(repository, "worktree", "prune")
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _take_changes(repository: Path, folder: Path) -> None:
@@ -152,4 +153,7 @@ def _text(path: Path) -> str:
 
 
 def _stop(*_: Any) -> None:
+    """Once; what asks again is not listened to, so that the way out is gone to its end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

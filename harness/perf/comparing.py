@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +69,14 @@ def compare(
         RequestError: No such revision, no such benchmark, or nothing can be measured.
     """
     repository = checkout.root(repository)
-    with checkout.sides(repository, revision) as (old, new, notes), tempfile.TemporaryDirectory(prefix="harness-perf-made-") as kept:
+    with checkout.sides(repository, revision) as (old, new, notes):
+        kept = old.folder.parent / "made"
         say(f"old: {old.label}; new: {new.label}")
         here = turns.collect(new)
         names = chosen(here, only)
-        duel = turns.Duel((old, new), Path(kept), size, say, seconds)
+        duel = turns.Duel((old, new), kept, size, say, seconds)
         findings = judge(duel, names, rule, say)
-        own = [] if checkout.same_suite(repository, old.commit) else _own_suite(repository, old, Path(kept))
+        own = [] if checkout.same_suite(repository, old.commit) else _own_suite(repository, old, kept)
         vanished = [name for name in chosen(own, only, strict=False) if name not in here]
     appeared = {name: reason for name, (side, reason) in duel.alone.items() if side == "new"}
     broken = {name: reason for name, (side, reason) in duel.alone.items() if side != "new" and not reason.startswith("skipped")}
