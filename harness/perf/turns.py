@@ -29,7 +29,7 @@ TURNS = "HARNESS_PERF_TURNS"
 LEAST, MOST = 2, 24
 """Pairs of rounds of a benchmark in a block."""
 SECONDS = 0.5
-"""For a benchmark in a block, both sides together, where the fewest pairs do not take longer."""
+"""For a benchmark in a block, both sides together, where the fewest pairs do not take longer; what others take meanwhile is not counted."""
 SHORT = 0.02
 """Seconds that a round lasts at least: as many calls as that takes."""
 WARM = 0.5
@@ -155,13 +155,14 @@ class Duel:
             wall = min(process.round(1)["wall"] for process in processes)
         calls = max(1, min(1000, math.ceil(SHORT / max(1e-6, wall))))
         pairs: list[tuple[dict[str, float], dict[str, float]]] = []
-        began = time.monotonic()
-        while len(pairs) < LEAST or (len(pairs) < MOST and time.monotonic() - began < self.seconds) or len(pairs) % 2:
+        spent = 0.0
+        while len(pairs) < LEAST or (len(pairs) < MOST and spent < self.seconds) or len(pairs) % 2:
             begins = (len(pairs) + first) % 2
             told: dict[int, dict[str, float]] = {}
             for which in (begins, 1 - begins):
                 told[which] = processes[which].round(calls)
             pairs.append((told[0], told[1]))
+            spent += calls * sum(one["wall"] - one["queue"] for one in told.values())
         return pairs
 
 
