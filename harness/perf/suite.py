@@ -19,7 +19,6 @@ KEPT = (
     "size",
     "processor_s",
     "processor_least_s",
-    "own_s",
     "queue_s",
     "peak_mib",
     "grown_mib",

@@ -28,7 +28,7 @@ from harness.perf.verdict import QUANTITIES, Blocks
 TURNS = "HARNESS_PERF_TURNS"
 LEAST, MOST = 2, 24
 """Pairs of rounds of a benchmark in a block."""
-SECONDS = 0.5
+SECONDS = 0.8
 """For a benchmark in a block, both sides together, where the fewest pairs do not take longer; what others take meanwhile is not counted."""
 SHORT = 0.02
 """Seconds that a round lasts at least: as many calls as that takes."""

@@ -7,7 +7,7 @@ lie in memory, differs between blocks. So blocks are the unit of every interval,
 Noise has heavy tails, and some forty benchmarks are looked at twice (processor time, elapsed time). So there are two stages. *Screening*
 measures everything in a few blocks. Whoever looks slower or faster there is a *suspect* and is measured again, in fresh blocks, which alone
 decide: that a suspect was picked for its noise is not held against it. The interval is the exact one of Wilcoxon's signed ranks
-(any symmetric noise, however heavy its tails), with the error of all suspects, both quantities and both looks together at most 5 %.
+(any symmetric noise, however heavy its tails), with the error of all suspects, both quantities and all looks together at most 5 %.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ERROR = 0.05
 SCREEN = 5
 """Blocks of the screening: with five, the range of what they say is an interval of 94 %."""
 
-LOOKS = (8, 16)
+LOOKS = (8, 16, 28)
 """Fresh blocks of a suspect after which is judged."""
 
 Rounds = Sequence[tuple[float, float]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -43,8 +44,12 @@ def run(arguments: Sequence[str], cwd: Path, *, check: bool = True, env: dict[st
 
 
 def queued(process: int | str = "self") -> int:
-    """Nanoseconds that the first thread of a process was ready to run and did not; 0 where the kernel does not say."""
-    try:
-        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
+    """Nanoseconds that the threads of a process which are alive were ready to run and did not; 0 where the kernel does not say.
+
+    Where one thread works at a time, as in comparisons, that is what the process lost to others.
+    """
+    total = 0
+    for thread in Path(f"/proc/{process}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):  # it has ended meanwhile
+            total += int(thread.read_text().split()[1])
+    return total

@@ -58,8 +58,8 @@ class Cost:
     Attributes:
         wall: As a clock on the wall shows them.
         processor: Of all threads, and of processes that were waited for.
-        queue: That the first thread, and the processes run by ``apart``, waited for a processor. ``wall - queue`` is what the
-            call would have taken alone, as far as the kernel knows.
+        queue: That threads, and the processes run by ``apart``, waited for a processor. Where one works at a time, ``wall - queue`` is
+            what the call would have taken alone, as far as the kernel knows.
     """
 
     wall: float
@@ -74,7 +74,7 @@ def cost(work: Callable[[], T]) -> tuple[T, Cost]:
     """What work returns, and what it cost."""
     queue, processor, wall = _queue(), _processor(), time.perf_counter()
     result = work()
-    wall, processor, queue = time.perf_counter() - wall, _processor() - processor, _queue() - queue
+    wall, processor, queue = time.perf_counter() - wall, _processor() - processor, max(0.0, _queue() - queue)
     return result, Cost(wall, processor, queue)
 
 
@@ -166,7 +166,6 @@ class Measure:
             size=self.size,
             processor_s=statistics.median(c.processor for c in costs),
             processor_least_s=min(c.processor for c in costs),
-            own_s=statistics.median(c.wall - c.queue for c in costs),
             queue_s=statistics.median(c.queue for c in costs),
         )
         median = statistics.median(c.wall for c in costs)
