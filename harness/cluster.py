@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 import socket
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from harness import node_cache, preemption
 from harness.config import Config
 from harness.errors import RequestError
 from harness.nodes import Nodes
+
+_LOOK_EVERY, _REFUSED, _SILENT = 1.0, 5, 60  # seconds, and how many looks in turn find nobody there, or hear nothing
 
 
 def environment(gpus: float) -> dict[str, str]:
@@ -106,12 +110,46 @@ def running(
         raise RequestError(
             f"the cluster cannot be joined: {_line(error)}", where=where, remedy="use the same versions on both sides"
         ) from None
+    head = ray.get_runtime_context().gcs_address
     try:
-        nodes = Nodes(cluster, shared=shared, snapshots=snapshots)
-        nodes.first_look()
-        yield nodes
+        with _watched(head):
+            nodes = Nodes(cluster, shared=shared, snapshots=snapshots)
+            nodes.first_look()
+            yield nodes
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _watched(head: str) -> Iterator[None]:
+    """End this process with a line where the head has been gone for a while; Ray would wait, and then end it with a stack of its own."""
+    done = threading.Event()
+
+    def watch() -> None:
+        refused = silent = 0
+        while not done.wait(_LOOK_EVERY):
+            error = _unreachable(head)
+            refused, silent = refused + 1 if isinstance(error, ConnectionRefusedError) else 0, silent + 1 if error else 0
+            if refused >= _REFUSED or silent >= _SILENT:
+                print("error: the head of the cluster is gone; what is done is kept: run again once there is one", file=sys.stderr)
+                sys.stderr.flush()
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, daemon=True, name="head of the cluster")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _unreachable(address: str) -> OSError | None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        return error
+    return None
 
 
 def _check(address: str | None) -> None:
@@ -126,10 +164,8 @@ def _check(address: str | None) -> None:
     where, remedy = f"cluster.address={address}", "give HOST:PORT, as `ray start --head` prints it"
     if "://" in address or not host or not port.isdigit():
         raise RequestError(f"{address!r} is no address of a cluster", where=where, remedy=remedy)
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise RequestError(f"no Ray cluster answers: {error.strerror or error}", where=where, remedy=remedy) from None
+    if _unreachable(address):
+        raise RequestError("no Ray cluster answers", where=where, remedy="start one with `ray start --head`, or use cluster=local")
 
 
 def _line(error: BaseException) -> str:

@@ -14,8 +14,6 @@ from harness.plan import Job, StageSpec
 from harness.preemption import Notice, Preempted
 from harness.store import Store
 
-_RESIZE_S = 600.0  # between two looks whether a group that is smaller than it may be could grow: it starts again for that
-
 
 class Left(Preempted):
     """A group was told to leave.
@@ -29,34 +27,43 @@ class Left(Preempted):
         self.nodes = nodes
 
 
-def train(job: Job, spec: StageSpec, store: Store, report: object, *, selector: dict[str, str], notice: Path) -> None:
+class Lost(Exception):
+    """A group that may go on with fewer workers has lost one."""
+
+
+def train(job: Job, spec: StageSpec, store: Store, report: object, *, workers: int, selector: dict[str, str], notice: Path) -> None:
     """Train one stage on a Ray Train group of DeepSpeed workers, and wait for it.
+
+    Where it may go on with fewer workers (``min_workers``), a group that loses one is given up at once: how many there is room for then
+    is for who sees the whole cluster to say. Ray Train's own elastic groups do not look at labels of nodes, and would wait for one that
+    was told to leave.
 
     Args:
         job: Whose stage it is.
         spec: The stage.
         store: Where it goes.
         report: Not called: what a group says goes to its own run.
+        workers: How many there is room for.
         selector: Of the nodes its workers may go to.
         notice: The file that tells all of the run to leave.
 
     Raises:
         FitError: The fit cannot go on, as one worker said.
         Left: It was told to leave; a checkpoint is kept.
+        Lost: It lost a worker, and may go on with fewer.
+        TrainingFailedError: It lost workers too often.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     resources = spec.trainer["resources"]
-    gpus, workers = float(resources["gpus"]), int(resources["workers"])
-    fewest = int(resources.get("min_workers") or workers)
+    gpus = float(resources["gpus"])
     scaling: dict[str, Any] = {
-        "num_workers": workers if fewest == workers else (fewest, workers),
+        "num_workers": workers,
         "use_gpu": bool(gpus),
         "resources_per_worker": {"CPU": resources["cpus"], **({"GPU": gpus} if gpus else {})},
         "placement_strategy": placement.strategy(resources),
         "label_selector": selector or None,
-        "elastic_resize_monitor_interval_s": _RESIZE_S,
     }
     scratch = store.output / "ray" / spec.fit
     folder = store.fit_folder(spec.fit)
@@ -72,9 +79,15 @@ def train(job: Job, spec: StageSpec, store: Store, report: object, *, selector: 
                 name=spec.fit,
                 storage_path=str(scratch),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
-                failure_config=FailureConfig(max_failures=int(resources["retries"]), controller_failure_limit=3),  # type: ignore[call-arg]
+                failure_config=FailureConfig(  # type: ignore[call-arg]
+                    max_failures=0 if placement.elastic(resources) else int(resources["retries"]), controller_failure_limit=3
+                ),
             ),
         ).fit()
+    except TrainingFailedError as error:
+        if placement.elastic(resources):
+            raise Lost(str(error)) from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if (folder / "stopped.txt").is_file():

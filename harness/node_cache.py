@@ -38,6 +38,8 @@ def local(snapshot: Path) -> Path:
     root = Path(os.path.expandvars(wanted)).expanduser()
     copy = root / "snapshots" / snapshot.name
     try:
+        if not root.is_absolute():  # a variable that this node does not have stays as it is
+            raise RequestError(f"{root} is no folder of this node", where="cluster.node_cache", remedy="give an absolute path")
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / "lock"):
             if not (copy / "snapshot.json").is_file():

@@ -64,6 +64,7 @@ class Nodes:
         self.config, self.shared, self.snapshots = config, shared, sorted(set(snapshots))
         self.alone = config["address"] is None
         self.autoscaling = bool(config.get("autoscaling"))
+        self.left = False  # whether a node was given notice since the start
         self._known: dict[str, Node] = {}
         self._alive: list[Node] = []
         self._seen_at = float("-inf")
@@ -92,6 +93,7 @@ class Nodes:
         for name in names:
             if name in self._known:
                 self._known[name] = replace(self._known[name], usable=False)
+                self.left = True
         self._seen_at = float("-inf")
 
     def _look(self, *, late: bool) -> None:
@@ -107,7 +109,7 @@ class Nodes:
             if wrong is not None:
                 log.warning("a node is left out: %s", wrong)
             self._known[name] = replace(node, usable=wrong is None)
-            if wrong is None and self.config.get("node_cache") and self.snapshots:
+            if wrong is None and node.cpus and self.config.get("node_cache"):
                 self._fill(name)
         self._alive = [self._known[entry["NodeID"]] for entry in alive]
         self._seen_at = time.monotonic()

@@ -94,18 +94,14 @@ def size(job: Job) -> tuple[Any, ...]:
     return grouped(job), *(job.resources.get(name) for name in ("workers", "min_workers", "cpus", "gpus", "gpu_memory", "placement"))
 
 
+def elastic(resources: Config) -> bool:
+    """Whether a fit may go on with fewer workers than it has."""
+    return int(resources.get("min_workers") or resources["workers"]) < int(resources["workers"])
+
+
 def grouped(job: Job) -> bool:
     """Whether several workers train it."""
     return bool(job.stages) and int(job.resources["workers"]) > 1
-
-
-def room_for(resources: Config, nodes: Sequence[Node]) -> int:
-    """How many workers of a fit, up to all, an empty cluster has room for; 0 where fewer than the least it can do with."""
-    fewest = resources.get("min_workers") or resources["workers"]
-    for workers in range(resources["workers"], fewest - 1, -1):
-        if _placed(resources, workers, [_Free(node, node.cpus, node.gpus) for node in nodes]) is not None:
-            return workers
-    return 0
 
 
 @dataclass
@@ -118,6 +114,8 @@ class Room:
 
     nodes: Callable[[], Sequence[Node]]
     autoscaling: bool = False
+    workers: dict[str, int] = field(default_factory=dict)
+    """How many workers each job in flight was given room for."""
     _flying: dict[str, Config] = field(default_factory=dict)
     _waiting: set[str] = field(default_factory=set)
     _free: list[_Free] = field(default_factory=list)
@@ -134,10 +132,12 @@ class Room:
                 return False
             self._waiting.add(name)
         self._flying[name] = resources
+        self.workers.setdefault(name, resources["workers"])
         return True
 
     def give_back(self, name: str) -> None:
         if self._flying.pop(name, None) is not None:
+            self.workers.pop(name)
             self._lay_out(self.nodes())
 
     def hopeless(self) -> bool:
@@ -152,11 +152,12 @@ class Room:
 
     def _place(self, name: str, resources: Config) -> bool:
         fewest = resources.get("min_workers") or resources["workers"]
-        for workers in dict.fromkeys((resources["workers"], min(fewest, resources["workers"]))):
+        for workers in range(resources["workers"], fewest - 1, -1):
             placed = _placed(resources, workers, self._free)
             if placed is not None:
                 for free, count in placed:
                     free.take(resources, count)
+                self.workers.setdefault(name, workers)
                 return True
         return False
 

@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -158,6 +159,7 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
     from ray.tune.search import Searcher
 
     parcels, places = packed(jobs)
+    lost: Counter[str] = Counter()  # how often a job's group has lost a worker and was given up
     room = Room(where.nodes.now, where.nodes.autoscaling)
     queue = _Queue(dict(sorted(jobs.items(), key=lambda item: -placement.weight(item[1]))), room)
 
@@ -174,12 +176,14 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
             if job is None:
                 return None
             asked = {"bundles": placement.bundles(job, where.nodes), "selector": placement.selector(job.resources, where.nodes)}
+            asked |= {"workers": room.workers[job.name], "lost": lost[job.name]}
             return {"job": job.name, "place": places[job.name], **asked}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             name = queue.take_back(trial_id)
             if (left := (result or {}).get("left")) is not None:  # it goes on elsewhere, and that is no failure
                 where.nodes.leaves(left.split())
+                lost[name] += "lost" in (result or {})
                 queue.waiting = {name: jobs[name], **queue.waiting}
 
         def save(self, checkpoint_path: str) -> None:
@@ -227,6 +231,8 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
             if now - self.looked_at < 2:
                 return
             self.looked_at = now
+            if where.nodes.left and not where.nodes.now():  # all of the cluster was told to leave
+                queue.leaving = True
             if not queue.stuck():
                 self.moving_at = now
             elif now - self.moving_at > float(where.config["wait"]):
@@ -337,7 +343,8 @@ def _trial(config: dict[str, Any], *, parcels: np.ndarray, store: str, notice: P
 
     job = unpacked(parcels, config["place"])
     own, run = Notice([preemption.of_node()]), Notice([notice])
-    train = partial(group.train, selector=config["selector"], notice=notice) if placement.grouped(job) else None
+    asked = {name: config[name] for name in ("workers", "selector")}
+    train = partial(group.train, **asked, notice=notice) if placement.grouped(job) else None
     try:
         outcome = evaluation.run(
             job,
@@ -348,6 +355,10 @@ def _trial(config: dict[str, Any], *, parcels: np.ndarray, store: str, notice: P
         )
     except group.Left as left:
         tune.report({"left": " ".join(left.nodes)})
+    except group.Lost:
+        if config["lost"] >= job.resources["retries"]:
+            raise
+        tune.report({"left": "", "lost": 1.0})
     except Preempted:
         tune.report({"left": ray.get_runtime_context().get_node_id() if own.given() else ""})
     else:

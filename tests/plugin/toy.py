@@ -5,13 +5,16 @@ A frame is one grey value, and valence is what the grey value says; so the stage
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -51,8 +54,10 @@ def read_units(root: Path) -> Reading:
 class Brightness(Stage):
     """Regresses valence and arousal on the frame; can be slow, wrong or deadly when a test wants it to."""
 
-    def __init__(self, *, width: int = 16, nan_in_epoch: int = 0, die_once: str | None = None, pause: float = 0.0) -> None:
-        self.width, self.nan_in_epoch, self.die_once, self.pause = width, nan_in_epoch, die_once, pause
+    def __init__(
+        self, *, width: int = 16, nan_in_epoch: int = 0, die_once: str | None = None, pause: float = 0.0, hoard: str | None = None
+    ) -> None:
+        self.width, self.nan_in_epoch, self.die_once, self.pause, self.hoard = width, nan_in_epoch, die_once, pause, hoard
 
     def setup(self, train: Data, validation: Data, targets: tuple[str, ...], classes: tuple[str, ...], previous: Previous | None) -> None:
         self.targets = {"train": self._labels(train, targets), "validation": self._labels(validation, targets)}
@@ -78,11 +83,22 @@ class Brightness(Stage):
         if self.die_once and epoch >= 3 and not Path(self.die_once).exists():
             Path(self.die_once).touch()
             os._exit(1)
+        if self.hoard and epoch >= 2:
+            _run_out_of_memory(Path(self.hoard))
         return {"valence": error[0], "arousal": error[1]}
 
     def encode(self, module: nn.Module, frames: Tensor) -> Tensor:
         output: Tensor = module(frames)
         return output
+
+
+def _run_out_of_memory(told: Path) -> None:
+    """Write a line, and take more memory than a limit that is a little above what is held allows."""
+    with told.open("a", encoding="utf-8") as file:
+        file.write("once more\n")
+    held = psutil.Process().memory_info().data
+    resource.setrlimit(resource.RLIMIT_DATA, (held + 2**28, held + 2**28))
+    np.ones(2**27)
 
 
 class _Net(nn.Module):
@@ -107,3 +123,21 @@ class Hostile(Baseline):
 
     def predict(self, query: Query) -> dict[str, np.ndarray]:
         return {target: np.full(query.test.samples.height, np.nan) for target in query.targets}
+
+
+class Witness(Baseline):
+    """A control that tells where it ran and when, and answers with zeros."""
+
+    def __init__(self, *, folder: str, pause: float) -> None:
+        self.folder, self.pause = Path(folder), pause
+
+    def predict(self, query: Query) -> dict[str, np.ndarray]:
+        import ray
+
+        began = time.time()
+        time.sleep(self.pause)
+        here = ray.get_runtime_context()
+        seen = {"node": here.get_node_id(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "began": began, "ended": time.time()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{here.get_actor_id()}-{time.time_ns()}.json").write_text(json.dumps(seen), encoding="utf-8")
+        return {target: np.zeros(query.test.samples.height) for target in query.targets}
