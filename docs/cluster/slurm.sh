@@ -1,0 +1,40 @@
+#!/bin/bash
+# sbatch docs/cluster/slurm.sh sweep support_size scale=full task.root=/data/AFEW-VA trainer.resources.gpus=1
+# A Ray cluster for as long as the job lasts, one Ray node a SLURM node, and one harness on it. docs/cluster.md
+#SBATCH --job-name=harness
+#SBATCH --nodes=2
+#SBATCH --exclusive             # Ray is stopped at the end, all of it on a node
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --gpus-per-task=1
+#SBATCH --time=12:00:00
+#SBATCH --signal=B:USR1@180     # three minutes before the end of its time, and where the partition is pre-empted with grace
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+PATH=${HARNESS:-$SLURM_SUBMIT_DIR/.venv/bin}:$PATH
+: "${GPUS:=${SLURM_GPUS_ON_NODE:-0}}"
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+ray get-auth-token --generate > /dev/null      # in the home that all nodes share; kept where there is one
+
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+port=$((20000 + SLURM_JOB_ID % 10000))
+notice=$SLURM_SUBMIT_DIR/.leave-$SLURM_JOB_ID             # seen by all nodes: all fits keep a checkpoint and leave
+rm -f "$notice"
+trap 'touch "$notice"' USR1 TERM
+
+# A worker that is up before the head waits for it; `ray symmetric-run` itself would give up after half a minute.
+export head port notice GPUS
+srun bash -c '
+  [ "$SLURM_NODEID" = 0 ] || until (: < "/dev/tcp/$head/$port") 2> /dev/null; do sleep 1; done
+  exec ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_NNODES" \
+    --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$GPUS" --dashboard-host=127.0.0.1 -- \
+    harness "$@" cluster=auto cluster.notice="$notice"' harness "$@" &
+step=$!
+wait $step; status=$?
+while kill -0 $step 2> /dev/null; do wait $step; status=$?; done   # a signal ends a wait
+if [ -e "$notice" ]; then
+  rm -f "$notice"
+  scontrol requeue "$SLURM_JOB_ID"                        # the same command goes on where it was
+fi
+exit $status
