@@ -120,7 +120,10 @@ class Stage(ABC):
 
     @abstractmethod
     def module(self) -> nn.Module:
-        """A new module. Global RNG is seeded by the engine before the call."""
+        """A new module. Global RNG is seeded by the engine before the call.
+
+        Its blocks may be called through :func:`harness.recomputing.recomputed`, for ``trainer.resources.activation_checkpointing``.
+        """
 
     @abstractmethod
     def batches(self, part: str, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
