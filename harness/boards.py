@@ -47,7 +47,7 @@ def gather(prepared: Prepared) -> list[Gathered]:
     """The tables of a sweep, one a task, protocol and dataset; computed anew only when a record has changed."""
     found, made = sweep.records(prepared), prepared.plan
     pending = pl.concat([made.pending(prepared.store), made.rows.filter(stand="waiting")])
-    out = []
+    out, pages = [], prepared.output.look(f"sweeps/{prepared.sweep.name}")
     for part in found.partition_by(leaderboard.SAME, maintain_order=True):
         task = next(task for task in made.tasks.values() if task.info.name == part["task"][0] and task.info.protocol == part["protocol"][0])
         shown = set(part["arm"])
@@ -74,7 +74,7 @@ def gather(prepared: Prepared) -> list[Gathered]:
                 **environment.get("packages", {}),
             },
         }
-        folder = prepared.output / "sweeps" / prepared.sweep.name / (task.info.name if len(found.unique(leaderboard.SAME)) > 1 else "")
+        folder = pages / (task.info.name if len(found.unique(leaderboard.SAME)) > 1 else "")
         out.append(_gathered(part, prepared, title, task.info, notes, facts, folder, tries))
     return out
 
@@ -304,9 +304,10 @@ def _gathered(
     names = [path.name for path in files]
     known_by = {"title": title, "task": info.name, "command": facts["command"]}  # of no use here, and to who publishes this folder
     write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes, **known_by}).encode())
+    prepared.output.keep(folder)
     mirror = tracking.open_run(
         prepared.config["tracker"],
-        prepared.output,
+        prepared.store,
         name=prepared.sweep.name,
         group=prepared.sweep.name,
         kind="leaderboard",

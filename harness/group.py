@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from pathlib import Path
 from typing import Any
 
 from harness import placement, preemption
@@ -31,7 +30,7 @@ class Lost(Exception):
     """A group that may go on with fewer workers has lost one."""
 
 
-def train(job: Job, spec: StageSpec, store: Store, report: object, *, workers: int, selector: dict[str, str], notice: Path) -> None:
+def train(job: Job, spec: StageSpec, store: Store, report: object, *, workers: int, selector: dict[str, str], notice: str) -> None:
     """Train one stage on a Ray Train group of DeepSpeed workers, and wait for it.
 
     Where it may go on with fewer workers (``min_workers``), a group that loses one is given up at once: how many there is room for then
@@ -45,7 +44,7 @@ def train(job: Job, spec: StageSpec, store: Store, report: object, *, workers: i
         report: Not called: what a group says goes to its own run.
         workers: How many there is room for.
         selector: Of the nodes its workers may go to.
-        notice: The file that tells all of the run to leave.
+        notice: The name of the file that tells all of the run to leave.
 
     Raises:
         FitError: The fit cannot go on, as one worker said.
@@ -66,13 +65,12 @@ def train(job: Job, spec: StageSpec, store: Store, report: object, *, workers: i
         "label_selector": selector or None,
     }
     scratch = store.output / "ray" / spec.fit
-    folder = store.fit_folder(spec.fit)
-    for old in (folder / "stopped.txt", *folder.glob("left-*.txt")):
-        old.unlink(missing_ok=True)
+    said = ["stopped.txt", *(f"left-{rank}.txt" for rank in range(workers))]
+    store.remove(*(store.fit_folder(spec.fit) / name for name in said))
     try:
         TorchTrainer(
             _worker,
-            train_loop_config={"job": job, "spec": spec, "store": str(store.root), "notice": str(notice)},
+            train_loop_config={"job": job, "spec": spec, "store": store.address, "notice": notice},
             torch_config=_backend(),
             scaling_config=ScalingConfig(**scaling),
             run_config=RunConfig(
@@ -90,9 +88,10 @@ def train(job: Job, spec: StageSpec, store: Store, report: object, *, workers: i
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if (folder / "stopped.txt").is_file():
-        raise FitError((folder / "stopped.txt").read_text(encoding="utf-8"))
-    if left := list(folder.glob("left-*.txt")):
+    stopped, *leaving = [store.file(spec.fit, name) for name in said]
+    if stopped.is_file():
+        raise FitError(stopped.read_text(encoding="utf-8"))
+    if left := [path for path in leaving if path.is_file()]:
         raise Left(sorted(filter(None, {path.read_text(encoding="utf-8") for path in left})))
 
 
@@ -117,14 +116,13 @@ def _worker(config: dict[str, Any]) -> None:
     import ray
     import ray.train
 
-    from harness import evaluation
-    from harness.store import write_atomically
+    from harness import evaluation, output
 
-    job, spec, store = config["job"], config["spec"], Store(Path(config["store"]))
+    job, spec, store = config["job"], config["spec"], output.at(config["store"]).store
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     gpus = bool(spec.trainer["resources"]["gpus"])
-    own, run = Notice([preemption.of_node()]), Notice([Path(config["notice"])])
+    own, run = Notice([preemption.of_node()]), preemption.of_run(store, config["notice"])
     folder = store.fit_folder(spec.fit)
     try:
         hardware = meet(rank, world, context.get_local_rank(), gpus=gpus)
@@ -140,10 +138,10 @@ def _worker(config: dict[str, Any]) -> None:
         )
     except Preempted:
         node = ray.get_runtime_context().get_node_id() if own.given() else ""
-        write_atomically(folder / f"left-{rank}.txt", node.encode())
+        store.write(folder / f"left-{rank}.txt", node.encode())
     except (FitError, RequestError) as error:  # trying again would not help, so Ray Train is not told of an error
         if rank == 0:
-            write_atomically(folder / "stopped.txt", str(error).encode())
+            store.write(folder / "stopped.txt", str(error).encode())
 
 
 def meet(rank: int, world: int, local_rank: int, *, gpus: bool) -> dict[str, Any]:

@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from harness import cluster, group, identity, placement, preemption, trainer
+from harness import cluster, group, identity, output, placement, preemption, trainer
 from harness.config import Config, instantiate
 from harness.errors import RequestError
 from harness.nodes import Nodes
 from harness.placement import Room
 from harness.plan import Job
 from harness.preemption import Notice, Preempted
-from harness.store import Store, write_atomically
+from harness.store import Store
 
 Progress = Callable[[int, int, str], None]
 """Called with fits done, evaluations done, and what is training now."""
@@ -86,12 +86,12 @@ class Started:
     Attributes:
         nodes: Who is there.
         config: The config group ``cluster``.
-        notice: The file that tells every fit of this run to leave.
+        notice: The name of the file that tells every fit of this run to leave.
     """
 
     nodes: Nodes
     config: Config
-    notice: Path
+    notice: str
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str], st
     """
     jobs = list(jobs)
     _check_trainings(jobs)
-    notice = store.root / "notices" / f"{uuid.uuid4().hex[:12]}.leave"
+    notice = f"{uuid.uuid4().hex[:12]}.leave"
     ray = cluster.running(
         clusters,
         nested=any(map(placement.grouped, jobs)),
@@ -123,7 +123,8 @@ def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str], st
             placement.check(jobs, nodes)
             yield Started(nodes, clusters, notice)
     finally:
-        notice.unlink(missing_ok=True)
+        with contextlib.suppress(RequestError):
+            store.remove(preemption.path_in(store, notice))
 
 
 def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Progress) -> None:
@@ -217,7 +218,8 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
             def leave(number: int, frame: Any) -> None:
                 if not queue.leaving:
                     queue.leaving = True
-                    write_atomically(where.notice, b"")
+                    tell = [preemption.path_in(store, where.notice), b"leave"]
+                    threading.Thread(target=store.write, args=tell, daemon=True).start()  # a store far away may take its time
                     timer = threading.Timer(float(where.config["grace"]), signal.raise_signal, [signal.SIGINT])
                     timer.daemon = True
                     timer.start()
@@ -287,7 +289,7 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
     try:
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_trial, parcels=parcels, store=str(store.root), notice=where.notice),
+                tune.with_parameters(_trial, parcels=parcels, store=store.address, notice=where.notice),
                 lambda config: tune.PlacementGroupFactory(**config["bundles"]),  # Tune pickles this for every trial: no job in it
             ),
             # As many trials as the queue hands out: the bound is how many may wait for Ray to place them.
@@ -334,7 +336,7 @@ def unpacked(parcels: np.ndarray, place: tuple[int, int]) -> Job:
     return job
 
 
-def _trial(config: dict[str, Any], *, parcels: np.ndarray, store: str, notice: Path) -> None:
+def _trial(config: dict[str, Any], *, parcels: np.ndarray, store: str, notice: str) -> None:
     """One Tune trial, in a process that has done others before it."""
     import ray
     from ray import tune
@@ -342,13 +344,14 @@ def _trial(config: dict[str, Any], *, parcels: np.ndarray, store: str, notice: P
     from harness import evaluation
 
     job = unpacked(parcels, config["place"])
-    own, run = Notice([preemption.of_node()]), Notice([notice])
+    shared = output.at(store).store
+    own, run = Notice([preemption.of_node()]), preemption.of_run(shared, notice)
     asked = {name: config[name] for name in ("workers", "selector")}
     train = partial(group.train, **asked, notice=notice) if placement.grouped(job) else None
     try:
         outcome = evaluation.run(
             job,
-            Store(Path(store)),
+            shared,
             report=lambda metrics: tune.report(metrics),
             train=train,
             leaving=lambda: own.given() or run.given(),

@@ -127,6 +127,10 @@ class Elsewhere(Protocol):
         """Files that were made here, to there."""
         ...
 
+    def keep(self, folder: Path) -> None:
+        """All files of a folder as they are here, and no others."""
+        ...
+
     def remove(self, *paths: Path) -> None:
         """Remove files, there and here; one that is not there is none to remove."""
         ...
@@ -191,6 +195,11 @@ class Store:
         """Files of the store that were made in its folder are kept where the store is."""
         if self.elsewhere:
             self.elsewhere.push(*paths)
+
+    def keep(self, folder: Path) -> None:
+        """All files of a folder of the output that was made here are kept where the store is."""
+        if self.elsewhere:
+            self.elsewhere.keep(folder)
 
     def file(self, fit: str, name: str) -> Path:
         """A file of a fit, by its path here; it need not be there."""

@@ -16,11 +16,13 @@ from typing import Any
 
 import polars as pl
 
+from harness import output as outputs
 from harness import plan as plans
 from harness import snapshot
 from harness import tuning as tunings
 from harness.config import Config, compose, use
 from harness.errors import RequestError
+from harness.output import Output
 from harness.plan import Job, Plan, Sweep
 from harness.store import LOOSE, Store
 
@@ -44,7 +46,7 @@ class Prepared:
     plan: Plan
     store: Store
     config: Config
-    output: Path
+    output: Output
     command: str
     extra: tuple[Path, ...] = ()
 
@@ -57,9 +59,9 @@ def prepare(sweep: Sweep, *, command: str, extra: Sequence[Path] = (), say: Say 
     """
     use(extra)
     shared = compose(_first_arm(sweep), extra)
-    output = Path(shared["output_dir"]).expanduser().resolve()
+    output = outputs.opened(shared["output_dir"])
     shared["tracker"]["group"] = sweep.name
-    store = Store(output / "store")
+    store = output.store
     return Prepared(sweep, _plan(sweep, store, extra, say), store, shared, output, command, tuple(extra))
 
 
@@ -89,6 +91,7 @@ def run(prepared: Prepared, *, say: Say = lambda _: None) -> Prepared:
     pending = prepared.plan.pending(store)
     if pending.is_empty():
         return prepared
+    prepared.output.check(write=True)
     from harness import scheduler
 
     jobs = prepared.plan.jobs.values()

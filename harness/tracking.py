@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 class Mirror:
     """One W&B run, or none."""
 
-    def __init__(self, run: Any | None) -> None:
-        self._run = run
+    def __init__(self, run: Any | None, store: Store | None = None) -> None:
+        self._run, self._store = run, store
 
     def epoch(self, metrics: Mapping[str, float]) -> None:
         """Losses by name and whatever else an epoch reported."""
@@ -81,7 +81,15 @@ class Mirror:
             self._try(log)
 
     def finish(self) -> None:
-        self._try(lambda run: run.finish())
+        """End the run; what it wrote is kept where the store is."""
+
+        def end(run: Any) -> None:
+            folder = Path(run.dir).parent
+            run.finish()
+            if self._store is not None and folder.is_relative_to(self._store.output):
+                self._store.keep(folder)
+
+        self._try(end)
         self._run = None
 
     def _try(self, action: Callable[[Any], object]) -> None:
@@ -95,11 +103,12 @@ class Mirror:
 
 
 def open_run(
-    tracker: Config, output: Path, *, name: str, group: str, kind: str, config: Mapping[str, Any], identity: str | None = None
+    tracker: Config, store: Store, *, name: str, group: str, kind: str, config: Mapping[str, Any], identity: str | None = None
 ) -> Mirror:
-    """A W&B run under ``OUTPUT/wandb``, or an empty mirror where the tracker is disabled or cannot start."""
+    """A W&B run under ``OUTPUT/wandb`` of a store, or an empty mirror where the tracker is disabled or cannot start."""
     if tracker["mode"] == "disabled":
         return Mirror(None)
+    output = store.output
     try:
         for variable, folder in {
             "WANDB_DIR": "",
@@ -132,7 +141,7 @@ def open_run(
     except Exception as error:  # no tracker is no reason not to train
         logger.warning("W&B: %s; going on without it", error)
         return Mirror(None)
-    return Mirror(run)
+    return Mirror(run, store)
 
 
 def start(job: Job, spec: StageSpec, store: Store) -> Mirror:
@@ -147,7 +156,7 @@ def start(job: Job, spec: StageSpec, store: Store) -> Mirror:
     }
     return open_run(
         job.tracker,
-        store.output,
+        store,
         name=f"{spec.name}-{spec.fit[:8]}",
         group=job.tracker.get("group", "run"),
         kind="fit",
@@ -163,10 +172,10 @@ def resume(job: Job, store: Store) -> Mirror:
     wandb = sys.modules.get("wandb")
     current = wandb.run if wandb is not None and job.tracker["mode"] != "disabled" else None
     if current is not None and current.id == job.name:
-        return Mirror(current)
+        return Mirror(current, store)
     return open_run(
         job.tracker,
-        store.output,
+        store,
         name=f"evaluate-{job.name[:8]}",
         group=job.tracker.get("group", "run"),
         kind="evaluation",
@@ -176,7 +185,7 @@ def resume(job: Job, store: Store) -> Mirror:
 
 def publish(
     tracker: Config,
-    output: Path,
+    store: Store,
     tables: Mapping[str, list[dict[str, Any]]],
     files: Mapping[str, bytes],
     pictures: Mapping[str, bytes],
@@ -185,12 +194,12 @@ def publish(
 
     Args:
         tracker: Its config.
-        output: Below which the run is written.
+        store: Beside which the run is written.
         tables: Name → rows; names as W&B takes them (letters, digits, ``_``, ``-``, ``.``).
         files: ``NAME/FILE`` → bytes.
         pictures: Name → PNG.
     """
-    mirror = open_run(tracker, output, name="leaderboards", group="publish", kind="leaderboards", config={"tables": sorted(tables)})
+    mirror = open_run(tracker, store, name="leaderboards", group="publish", kind="leaderboards", config={"tables": sorted(tables)})
     for name, rows in tables.items():
         mirror.table(name, rows)
         mirror.files(f"{name}-files", {path.rpartition("/")[2]: data for path, data in files.items() if path.startswith(f"{name}/")})

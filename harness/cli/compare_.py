@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Format, Output, check_format, say, show
+from harness.cli.options import Format, Output, OutputDir, check_format, say, show
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +32,7 @@ def compare(
         str | None, typer.Option(help="The difference in slices, too: length, a column of the samples …", show_default=False)
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="A picture, subject by subject: FILE.svg and FILE.png.", show_default=False)] = None,
-    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    output_dir: OutputDir = "outputs",
     format: Format = "table",
     output: Output = None,
 ) -> None:
@@ -42,15 +42,15 @@ def compare(
     """
     check_format(format)
     from harness import comparison, slices
+    from harness import output as outputs
     from harness.publish.tables import render
-    from harness.store import Store
 
-    store = Store(output_dir / "store")
+    store = outputs.opened(output_dir).store
     found = comparison.compare(store, a, b, task=task, metrics=metric or ())
     person = format in ("table", "markdown", "latex")
     tables = {f"where {name} differ most ({found.primary})": _most(getattr(found, name), person) for name in ("subjects", "clips")}
     if by is not None:
-        cut = slices.cut(store, [*found.a.evaluations, *found.b.evaluations], by, found.primary, cache=output_dir / "cache")
+        cut = slices.cut(store, [*found.a.evaluations, *found.b.evaluations], by, found.primary, cache=store.output / "cache")
         tables[f"by {by}"] = slices.differences(cut, found.a.evaluations, found.b.evaluations)
     title = f"{found.a.name} against {found.b.name} on {task}"
     if not person:

@@ -144,6 +144,7 @@ def cache(
     config_dir: ConfigDir = None,
 ) -> None:
     """Decode, crop and resize every image once, as a task's sweep would (with task.frames.size=64, say, and output_dir=…)."""
+    from harness import output as outputs
     from harness import snapshot
     from harness.sweep import progress_bar
 
@@ -158,7 +159,7 @@ def cache(
     else:
         where = f"--task {task}" if task else "configs/task"
         raise RequestError(f"no task reads {dataset}", where=where, remedy="see `harness list tasks`")
-    folder = Path(composed["output_dir"]).expanduser().resolve() / "cache"
+    folder = outputs.at(composed["output_dir"]).folder / "cache"
     with progress_bar("reading frames", say) as advance:
         taken = snapshot.take(composed["task"], folder, lambda done, total: advance(done, total, ""))
     say(f"{len(taken.frames)} frames of {name} are in the cache; {taken.problems.height} problems (see `harness data check`)")

@@ -14,6 +14,7 @@ from harness.cli.options import check_format, say, show
 
 if TYPE_CHECKING:
     from harness.boards import Gathered
+    from harness.output import Output as Where
     from harness.sweep import Prepared
 
 
@@ -52,7 +53,7 @@ def carry_out(
         say(f"error: {sweep.interrupted(prepared)}")
         raise typer.Exit(TOLD_TO_LEAVE) from None
     for board in boards.gather(prepared):
-        _show_board(board, format, output)
+        _show_board(board, prepared.output, format, output)
     if not sweep.complete(prepared):
         state = sweep.failed(sweep.state(prepared))
         for (arm, why), rows in state.group_by("arm", "why", maintain_order=True):
@@ -60,7 +61,7 @@ def carry_out(
         raise typer.Exit(1)
 
 
-def _show_board(board: Gathered, format: str, output: Path | None) -> None:
+def _show_board(board: Gathered, kept: Where, format: str, output: Path | None) -> None:
     from harness.boards import CHOSEN, ELSEWHERE
     from harness.publish.tables import readable, render
 
@@ -77,7 +78,7 @@ def _show_board(board: Gathered, format: str, output: Path | None) -> None:
                 continue
             sys.stdout.write("\n" + str(render(frame, format, title=name)))
         for path in board.written:
-            say(f"written: {path}")
+            say(f"written: {kept.shown(path)}")
 
 
 def _show_plan(prepared: Prepared, format: str, output: Path | None) -> None:

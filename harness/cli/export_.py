@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import ConfigDir, Overrides, say
+from harness.cli.options import ConfigDir, OutputDir, Overrides, say
 from harness.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def export(
         Path | None, typer.Option(help="A folder for the files; else one that is called as what is in it.", show_default=False)
     ] = None,
     order: Annotated[Path | None, typer.Option(help="The challenge's sample file: which rows, in which order.", show_default=False)] = None,
-    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    output_dir: OutputDir = "outputs",
     config_dir: ConfigDir = None,
 ) -> None:
     """Write the predictions of an evaluation in the format of its task's challenge (ABAW's text files), or pictures of its baseline.
@@ -35,19 +35,20 @@ def export(
     KEY=VALUE sets a key of the task that the format of a submission depends on: task.layout=per_video, say.
     """
     from harness import config
-    from harness.store import Store, write_atomically
+    from harness import output as outputs
+    from harness.store import write_atomically
 
     if what not in WHAT:
         raise RequestError(f"nothing to export is called {what!r}", where=f"--what {what}", remedy=did_you_mean(what, WHAT))
     if what == "pictures" and (overrides or order):
         raise RequestError("a picture has no rows and no layout", where="harness export", remedy="leave out --order and KEY=VALUE")
     config.use(config_dir or [])
-    store = Store(output_dir / "store")
+    store = outputs.opened(output_dir).store
     record = store.record(evaluation)
     if what == "pictures":
         from harness import reopening
 
-        for name, data in reopening.pictures(record, store, output_dir / "cache").items():
+        for name, data in reopening.pictures(record, store, store.output / "cache").items():
             write_atomically((to or Path(what)) / name, data)
             say(f"written: {(to or Path(what)) / name}")
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import Format, Output, show
+from harness.cli.options import Format, Output, OutputDir, show
 from harness.errors import RequestError, did_you_mean
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -26,22 +26,22 @@ def leaderboard(
     ] = None,
     least: Annotated[int, typer.Option(help="Frames that a subject must have to be the worst.")] = 30,
     figure: Annotated[Path | None, typer.Option(help="The ranks as a picture: FILE.svg and FILE.png.", show_default=False)] = None,
-    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    output_dir: OutputDir = "outputs",
     format: Format = "table",
     output: Output = None,
 ) -> None:
     """Rank everything the store holds of a task. Different protocols, versions or data never share a table."""
     from harness import boards, reported
+    from harness import output as outputs
     from harness.cli import sliced
     from harness.publish.tables import readable
-    from harness.store import Store
 
-    store = Store(output_dir / "store")
+    store = outputs.opened(output_dir).store
     known = sorted(set(boards.tested(store.records())["task"]))
     if not known:
-        raise RequestError(f"no records in {store.root}", where="--output-dir", remedy="run a sweep first, or name another folder")
+        raise RequestError(f"no records in {output_dir}", where="--output-dir", remedy="run a sweep first, or name another folder")
     if task is not None and task not in known:
-        raise RequestError(f"no records of {task!r}", where=str(store.root), remedy=did_you_mean(task, known))
+        raise RequestError(f"no records of {task!r}", where=output_dir, remedy=did_you_mean(task, known))
     if across:
         sliced.show_ranks(store, [*([task] if task else []), *(more or [])], figure=figure, format=format, output=output)
         return
@@ -52,7 +52,7 @@ def leaderboard(
     if by is not None:
         if task is None:
             raise RequestError("--by wants one task", where="harness leaderboard", remedy=f"name one of {', '.join(known)}")
-        sliced.show_slices(store, task, by, least=least, cache=output_dir / "cache", format=format, output=output)
+        sliced.show_slices(store, task, by, least=least, cache=store.output / "cache", format=format, output=output)
         return
     for name in [task] if task else known:
         for board in boards.of_task(store, name):

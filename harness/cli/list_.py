@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import config
-from harness.cli.options import ConfigDir, Format, Output, check_format, show, show_rows
+from harness.cli.options import ConfigDir, Format, Output, OutputDir, check_format, show, show_rows
 from harness.errors import RequestError, did_you_mean
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -26,7 +26,7 @@ def names(kind: str, extra: Sequence[Path] = (), format: str = "table", output: 
 @app.command()
 def list_(
     kind: Annotated[str, typer.Argument(help=", ".join(KINDS))],
-    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    output_dir: OutputDir = "outputs",
     config_dir: ConfigDir = None,
     format: Format = "table",
     output: Output = None,
@@ -38,9 +38,9 @@ def list_(
         return
     if kind not in KINDS:
         raise RequestError(f"nothing is called {kind!r}", where="harness list", remedy=did_you_mean(kind, KINDS))
-    from harness.store import Store
+    from harness import output as outputs
 
-    store = Store(output_dir / "store")
+    store = outputs.opened(output_dir).store
     if kind == "fits":
         facts = ("fit", "stage", "task", "fold", "seed", "epochs", "selection", "seconds", "world_size", "written")
         rows: list[dict[str, Any]] = [{name: known.get(name) for name in facts} for known in store.fits()]

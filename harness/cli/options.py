@@ -22,6 +22,7 @@ ConfigDir = Annotated[
     list[Path] | None, typer.Option("--config-dir", help="A folder of your own task/, baseline/, sweep/ YAMLs.", show_default=False)
 ]
 Format = Annotated[str, typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}.")]
+OutputDir = Annotated[str, typer.Option(help="Whose store: a folder, or a URL such as s3://bucket/lab.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write the table to a file.", show_default=False)]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import ConfigDir, say
+from harness.cli.options import ConfigDir, OutputDir, say
 from harness.errors import RequestError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def publish(
     ] = None,
     wandb: Annotated[bool, typer.Option("--wandb", help="Mirror tables and figures as one run of W&B, offline.")] = False,
     online: Annotated[bool, typer.Option("--online", help="With --wandb: send it now.")] = False,
-    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    output_dir: OutputDir = "outputs",
     rows: Annotated[int, typer.Option(min=0, help="Rows of a table that have a page of their own.")] = 400,
     speed: Annotated[Path, typer.Option(help="Where `harness perf run` keeps what it measured; a page of it, if there is any.")] = Path(
         "results/perf"
@@ -38,11 +38,14 @@ def publish(
 
     At least one of --to, --results and --wandb.
     """
+    from harness import output as outputs
+
     if to is None and results is None and not wandb:
         raise RequestError("nowhere to publish to", where="harness publish", remedy="give --to DIR, --results DIR or --wandb")
     if online and not wandb:
         raise RequestError("only W&B can be online", where="--online", remedy="give --wandb, too")
-    if not (output_dir / "store").is_dir():
+    opened = outputs.opened(output_dir)
+    if not (opened.look("sweeps").parent / "store").is_dir() and opened.copy is None:
         raise RequestError(f"no store in {output_dir}", where="--output-dir", remedy="run a sweep first, or name another folder")
     from harness import config
     from harness.publish import folder, inventory, site
@@ -52,9 +55,9 @@ def publish(
     config.use(extra)
     shelf = inventory.read(output_dir)
     if to is not None:
-        _tell(to, folder.replace(to, site.pages(shelf, output_dir, extra=extra, most=rows, more=_speed(speed))))
+        _tell(to, folder.replace(to, site.pages(shelf, opened.folder, extra=extra, most=rows, more=_speed(speed))))
     if results is not None or wandb:
-        commands = [(sweep.task, sweep.command) for sweep in site.sweeps(output_dir) if sweep.command]
+        commands = [(sweep.task, sweep.command) for sweep in site.sweeps(opened.folder) if sweep.command]
         files = tables.files(shelf, commands)
         if results is not None:
             _tell(results, folder.replace(results, files))
@@ -64,7 +67,7 @@ def publish(
             tracker = config.compose([f"tracker={'online' if online else 'offline'}"], extra)["tracker"]
             boards = {standing.name: standing.table.to_dicts() for standing in shelf.standings}
             drawn = {f"{table.name}/{name}": data for table in shelf.standings for name, data in tables.pictures(table).items()}
-            tracking.publish(tracker, output_dir, boards, files, drawn)
+            tracking.publish(tracker, opened.store, boards, files, drawn)
             say(f"mirrored: {len(boards)} tables, {'sent' if online else f'in {output_dir}/wandb; `wandb sync` sends them'}")
 
 

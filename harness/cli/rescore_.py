@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.options import ConfigDir, say
+from harness.cli.options import ConfigDir, OutputDir, say
 from harness.errors import RequestError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -16,7 +15,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 @app.command()
 def rescore(
     task: Annotated[str | None, typer.Argument(help="One task; all by default.", show_default=False)] = None,
-    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    output_dir: OutputDir = "outputs",
     config_dir: ConfigDir = None,
 ) -> int:
     """Score stored predictions again with the task as its YAML and its code are now.
@@ -24,15 +23,15 @@ def rescore(
     Records of another version or protocol of the task stay; the new ones stand beside them.
     """
     from harness import config
+    from harness import output as outputs
     from harness.rescoring import rescore_task
-    from harness.store import Store
 
     extra = config_dir or []
     config.use(extra)
-    store = Store(output_dir / "store")
+    store = outputs.opened(output_dir, write=True).store
     names = [task] if task else sorted(set(store.records()["task"]))
     if not names:
-        raise RequestError(f"no records in {store.root}", where="--output-dir", remedy="run a sweep first, or name another folder")
+        raise RequestError(f"no records in {output_dir}", where="--output-dir", remedy="run a sweep first, or name another folder")
     problems: list[str] = []
     for name in names:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 def status(
     name: Annotated[str | None, typer.Argument(help="A sweep; without one, everything in the store.", show_default=False)] = None,
     overrides: Overrides = None,
-    output_dir: Annotated[Path | None, typer.Option(help="Whose store; outputs by default.", show_default=False)] = None,
+    output_dir: Annotated[str | None, typer.Option(help="Whose store, a folder or a URL; outputs by default.", show_default=False)] = None,
     config_dir: ConfigDir = None,
     format: Format = "table",
     output: Output = None,
@@ -26,12 +25,12 @@ def status(
     check_format(format)
     import polars as pl
 
+    from harness import output as outputs
     from harness import plan, sweep
     from harness.leaderboard import SUBMITTED
-    from harness.store import Store
 
     if name is None:
-        store = Store((output_dir or Path("outputs")) / "store")
+        store = outputs.opened(output_dir or "outputs").store
         records = store.records()
         stale = sweep.stale_provenance(store, records["provenance"].unique())
         held = (

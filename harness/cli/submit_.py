@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import ConfigDir, Format, Output, check_format, emit, say, show
+from harness.cli.options import ConfigDir, Format, Output, OutputDir, check_format, emit, say, show
 from harness.errors import RequestError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -37,7 +37,7 @@ def submit(
         Path | None, typer.Option(help="Write what is to be predicted (.csv or .parquet, no labels), and end.", show_default=False)
     ] = None,
     problems: Annotated[int, typer.Option(min=1, max=10_000, help="How many problems are shown.")] = SHOWN,
-    output_dir: Annotated[Path, typer.Option(help="Whose store.")] = Path("outputs"),
+    output_dir: OutputDir = "outputs",
     config_dir: ConfigDir = None,
     format: Format = "table",
     output: Output = None,
@@ -57,16 +57,17 @@ def submit(
         remedy = "it is written, not read: leave FILE out" if template else "give one file; an override is KEY=VALUE"
         raise RequestError(f"{len(files)} files are given", where="FILE", remedy=remedy)
     from harness import config, submission, sweep
+    from harness import output as outputs
     from harness.identity import address_of_file
-    from harness.store import Store, cannot_write
+    from harness.store import cannot_write
 
-    extra = config_dir or []
+    extra, opened = config_dir or [], outputs.opened(output_dir, write=template is None and not check)
     config.use(extra)
     if template is None and not (check and not name):
         name = submission.check_name(name, list(config.available("baseline", extra)))
     paper, by = submission.check_paper(paper), None if by is None else submission.check_name(by, [])
     with sweep.progress_bar("reading frames", say) as advance:
-        cache = output_dir.expanduser().resolve() / "cache"
+        cache = opened.folder / "cache"
         asked = submission.wanted(task, overrides, extra=extra, cache=cache, progress=lambda done, total: advance(done, total, ""))
     if template is not None:
         if template.suffix.lower() not in (".csv", ".parquet"):
@@ -91,7 +92,7 @@ def submit(
     if check:
         say(told)
         return 0
-    store = Store(output_dir / "store")
+    store = opened.store
     try:
         entered = submission.enter(predictions, asked, store, name=name, sha256=sha256, paper=paper, by=by, replace=replace)
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from harness import boards, identity, leaderboard, plan, sweep
+from harness import output as outputs
 from harness.errors import RequestError
 from harness.metrics import higher_is_better
 from harness.store import RECORD, Store, write_atomically
@@ -131,13 +132,14 @@ class Shelf:
     stale: frozenset[str] = field(default_factory=frozenset)
 
 
-def read(output: Path) -> Shelf:
+def read(output: str | Path) -> Shelf:
     """Rank everything that a store holds, without the validation parts by which hyper-parameters were chosen.
 
     Args:
-        output: The folder of a store.
+        output: The folder or the URL of its output.
     """
-    store = _Reading(output / "store")
+    opened = outputs.at(output)
+    store = _Reading(opened.store.root, opened.copy)
     records = boards.tested(store.records())
     stale = frozenset(sweep.stale_provenance(store, records["provenance"].unique().sort().drop_nulls()))
     failures = [{"name": name} | failure for name, failure in sorted(store.failures().items())]
