@@ -118,7 +118,7 @@ def sides(store: Store, a: str, b: str, *, task: str) -> tuple[Side, Side, list[
     found = store.records()
     known = sorted(set(found["task"]))
     if not known:
-        raise RequestError(f"no records in {store.root}", where="--output-dir", remedy="run a sweep first, or name another folder")
+        raise RequestError(f"no records in {store}", where="--output-dir", remedy="run a sweep first, or name another folder")
     if task not in known:
         raise RequestError(f"no records of {task!r}", where=f"--task {task}", remedy=did_you_mean(task, known))
     records = flatten(found.filter(task=task))

@@ -60,7 +60,7 @@ def across(store: Store, tasks: Sequence[str] = ()) -> Ranks:
     for task in names:
         parts = records.filter(task=task).sort("written", descending=True).partition_by(SAME, maintain_order=True)
         if not parts:
-            raise RequestError(f"no records of {task!r}", where=str(store.root), remedy="run it first")
+            raise RequestError(f"no records of {task!r}", where=str(store), remedy="run it first")
         found[task] = boards.rankings(flatten(parts[0]))
         if len(parts) > 1:
             notes.append(f"{task}: of {len(parts)} tables the newest, protocol {parts[0]['protocol'][0]}.")

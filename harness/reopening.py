@@ -39,7 +39,7 @@ def reopen(record: Mapping[str, Any], store: Store, cache: Path) -> Ready:
     name, again = record["evaluation"], "run its sweep again"
     known = store.provenance(record["provenance"])
     if not known:
-        raise RequestError(f"the provenance of {name} is gone", where=str(store.root), remedy=again)
+        raise RequestError(f"the provenance of {name} is gone", where=str(store), remedy=again)
     folder = cache / "snapshots" / record["data"]
     if not (folder / "snapshot.json").is_file():
         raise RequestError(f"the frames of {name} are gone: {folder}", where="output_dir", remedy=again)

@@ -173,6 +173,9 @@ class Store:
         """What another process opens the same store by: its output folder or URL."""
         return self.elsewhere.url if self.elsewhere else str(self.output)
 
+    def __str__(self) -> str:
+        return f"{self.address}/store"
+
     def write(self, path: Path, data: bytes) -> None:
         """Write a whole file of the store, or nothing.
 

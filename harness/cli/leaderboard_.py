@@ -39,9 +39,9 @@ def leaderboard(
     store = outputs.opened(output_dir).store
     known = sorted(set(boards.tested(store.records())["task"]))
     if not known:
-        raise RequestError(f"no records in {output_dir}", where="--output-dir", remedy="run a sweep first, or name another folder")
+        raise RequestError(f"no records in {store}", where="--output-dir", remedy="run a sweep first, or name another folder")
     if task is not None and task not in known:
-        raise RequestError(f"no records of {task!r}", where=output_dir, remedy=did_you_mean(task, known))
+        raise RequestError(f"no records of {task!r}", where=str(store), remedy=did_you_mean(task, known))
     if across:
         sliced.show_ranks(store, [*([task] if task else []), *(more or [])], figure=figure, format=format, output=output)
         return

@@ -31,7 +31,7 @@ def rescore(
     store = outputs.opened(output_dir, write=True).store
     names = [task] if task else sorted(set(store.records()["task"]))
     if not names:
-        raise RequestError(f"no records in {output_dir}", where="--output-dir", remedy="run a sweep first, or name another folder")
+        raise RequestError(f"no records in {store}", where="--output-dir", remedy="run a sweep first, or name another folder")
     problems: list[str] = []
     for name in names:
         try:
