@@ -159,13 +159,14 @@ def run(
             if not pending:
                 continue
             ready: Ready | None = None
+            data = snapshot.at_hand(job.snapshot, store)
             for evaluation, setting in pending:
                 if leaving():
                     mirror.finish()
                     raise Preempted(f"left before evaluation {evaluation}")
                 try:
                     if ready is None:
-                        ready = Ready(job, lay_out(job.tasks.get(evaluation, job.task), job.snapshot, job.fold), baseline, store)
+                        ready = Ready(job, lay_out(job.tasks.get(evaluation, job.task), data, job.fold), baseline, store)
                     record = ready.evaluate(evaluation, arm, setting)
                 except Exception as error:  # a baseline is anybody's code: one bad evaluation stops no other
                     store.fail(
@@ -216,7 +217,7 @@ def train_here(
         FitError: The fit cannot go on.
         Preempted: It was told to leave; a checkpoint is kept.
     """
-    bench = lay_out(job.task, job.snapshot, job.fold)
+    bench = lay_out(job.task, snapshot.at_hand(job.snapshot, store), job.fold)
     folder = store.fit_folder(spec.fit)
     mirror = tracking.start(job, spec, store) if rank == 0 else tracking.Mirror(None)
 
@@ -224,7 +225,8 @@ def train_here(
         mirror.epoch(metrics)
         report(metrics)
 
-    context = training.Local(folder / "checkpoint", rank=rank, world=world, on_report=tell, leaving=leaving)
+    told = {"rank": rank, "world": world, "on_report": tell, "leaving": leaving}
+    context, clear = _checkpoints(store, folder / "checkpoint", told)
     try:
         fitted = training.fit(
             _stage(spec),
@@ -277,7 +279,22 @@ def train_here(
             "written": now(),
         },
     )
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # only what is half done needs it
+    clear()  # only what is half done needs them
+
+
+def _checkpoints(store: Store, folder: Path, told: dict[str, Any]) -> tuple[training.Local, Callable[[], None]]:
+    """What keeps the checkpoints of a fit, and what removes them."""
+    if not store.elsewhere:
+        return training.Local(folder, **told), lambda: shutil.rmtree(folder, ignore_errors=True)
+    from harness import checkpoints
+
+    kept = checkpoints.Kept(folder, store.elsewhere, **told)  # type: ignore[arg-type]  # the one that there is
+
+    def clear() -> None:
+        kept.clear()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    return kept, clear
 
 
 class Ready:

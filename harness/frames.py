@@ -153,6 +153,16 @@ class Frames:
         except (OSError, pl.exceptions.PolarsError, KeyError, ValueError) as error:
             raise RequestError(f"no frames can be read: {error}", where=str(path), remedy="fill the frame cache again") from None
 
+    @property
+    def chunks(self) -> list[Path]:
+        """The files the frames are in."""
+        return [Path(chunk) for chunk in self._chunks]
+
+    def below(self, folder: Path) -> Frames:
+        """The same frames in chunks of the same names below another folder."""
+        chunks = [str(folder / chunk.parent.name / chunk.name) for chunk in self.chunks]
+        return Frames(chunks, self._chunk, self._row, self.digests, self._frame)
+
     def copied(self, folder: Path) -> tuple[Frames, list[int]]:
         """The same frames from chunks of another folder, and the bytes of each chunk that was not there yet.
 
@@ -466,6 +476,11 @@ def _size_and_times(path: str) -> tuple[int | None, int | None, int | None]:
     except (OSError, ValueError):
         return None, None, None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def whole(chunk: Path) -> bool:
+    """Whether a chunk is what its name says."""
+    return _digest(chunk.read_bytes()).hex() == chunk.stem
 
 
 def _lost(chunk: Path, error: OSError) -> RequestError:

@@ -47,7 +47,7 @@ class Leases:
     @contextlib.contextmanager
     def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold a lock for as long as the block lasts; yields whether it is held, which without ``wait`` it may not be."""
-        claim = f"{name}@{_machine()}-{_process()}-{next(self._count):06d}"
+        claim = f"{name}@{machine()}-{_process()}-{next(self._count):06d}"
         held = False
         try:
             while not (held := self._got(claim)) and wait:
@@ -86,8 +86,8 @@ class Leases:
         return [other for other, lives in rivals.items() if lives]
 
     def _lives(self, claim: str, entry: Entry) -> bool:
-        machine, process, *_ = [*claim.rpartition("@")[2].split("-"), "", ""]
-        if machine == _machine() and not _alive(process):
+        where, process, *_ = [*claim.rpartition("@")[2].split("-"), "", ""]
+        if where == machine() and not _alive(process):
             return False
         now = time.time() if self._ahead is None else time.monotonic() + self._ahead
         return now - entry.modified / 1e9 <= EXPIRY
@@ -138,7 +138,7 @@ def _name(claim: str) -> str:
 
 
 @cache
-def _machine() -> str:
+def machine() -> str:
     """This machine since it was started, and this name space of its processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")

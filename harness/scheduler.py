@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import cluster, group, identity, output, placement, preemption, trainer
+from harness import cluster, group, identity, output, placement, preemption, snapshot, trainer
 from harness.config import Config, instantiate
 from harness.errors import RequestError
 from harness.nodes import Nodes
@@ -116,11 +116,14 @@ def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str], st
         gpus=max((float(job.resources["gpus"]) for job in jobs), default=0),
         python_path=python_path,
         shared=None if store.elsewhere else store.output,
-        snapshots=[job.snapshot for job in jobs],
+        snapshots=[] if store.elsewhere else [job.snapshot for job in jobs],
     )
     try:
         with ray as nodes, _quiet():
             placement.check(jobs, nodes)
+            if not nodes.alone:
+                for folder in sorted({job.snapshot for job in jobs}):
+                    snapshot.keep(folder, store)
             yield Started(nodes, clusters, notice)
     finally:
         with contextlib.suppress(RequestError):

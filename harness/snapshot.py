@@ -25,9 +25,9 @@ import polars as pl
 from harness import identity
 from harness.config import instantiate
 from harness.errors import RequestError
-from harness.frames import Frames, Transform, fill
+from harness.frames import Frames, Transform, fill, whole
 from harness.samples import Reading, check
-from harness.store import write_atomically
+from harness.store import Store, write_atomically
 
 Progress = Callable[[int, int], None]
 
@@ -141,6 +141,52 @@ def take(task: Mapping[str, Any], cache: Path, progress: Progress | None = None)
     write_atomically(folder / "snapshot.json", json.dumps(facts, indent=1).encode())
     write_atomically(signature, json.dumps(where).encode())
     return load(folder)
+
+
+_PARTS = ("samples.parquet", "problems.parquet", "frames.there.parquet")
+"""Of a snapshot where it is kept for others; the last says in which chunks its frames are, with the paths of who put it there."""
+
+
+def at_hand(folder: str, store: Store) -> str:
+    """The folder of a snapshot as this machine has it: where the store is elsewhere it is fetched from there, unless it is here.
+
+    Args:
+        folder: As the driver has it, below the cache of its output.
+        store: Of the sweep.
+
+    Raises:
+        RequestError: It is neither here nor there.
+    """
+    if not store.elsewhere:
+        return folder
+    here, cache = store.output / "cache" / "snapshots" / Path(folder).name, store.output / "cache"
+    if not (here / "snapshot.json").is_file():
+        if not all(store.elsewhere.fetch(here / name) for name in _PARTS):
+            what, remedy = f"the frames of this dataset are not in {store.address}", "start the sweep again, which puts them there"
+            raise RequestError(what, where="output_dir", remedy=remedy)
+        frames = Frames.load(here / "frames.there.parquet").below(cache / "frames")
+        for chunk in frames.chunks:
+            if not (chunk.is_file() or (store.elsewhere.fetch(chunk) and whole(chunk))):
+                chunk.unlink(missing_ok=True)
+                raise RequestError("a chunk of the frames is gone or damaged", where=str(chunk), remedy="start the sweep again")
+        frames.save(here / "frames.parquet")
+        store.elsewhere.fetch(here / "snapshot.json")
+    return str(here)
+
+
+def keep(folder: str, store: Store) -> None:
+    """Put a snapshot and its frames where the store is, for nodes that do not have them."""
+    if not store.elsewhere:
+        return
+    here = Path(folder)
+    if "snapshot.json" in store.elsewhere.names(here):
+        return
+    frames = Frames.load(here / "frames.parquet")
+    frames.save(here / _PARTS[-1])
+    there = {folder / name for folder in {chunk.parent for chunk in frames.chunks} for name in store.elsewhere.names(folder)}
+    store.push(*(chunk for chunk in frames.chunks if chunk not in there))
+    store.push(*(here / name for name in _PARTS))
+    store.push(here / "snapshot.json")
 
 
 def _write(frame: pl.DataFrame, path: Path) -> None:

@@ -143,6 +143,10 @@ class Elsewhere(Protocol):
         """Fetch one file if it is there."""
         ...
 
+    def names(self, folder: Path) -> set[str]:
+        """Of the files of a folder there."""
+        ...
+
     def set_aside(self, path: Path, aside: Path) -> None:
         """A file whose content is not what was written gets another name."""
         ...

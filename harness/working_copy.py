@@ -79,6 +79,9 @@ class WorkingCopy:
                 return False
         return self._fetch(path, None)
 
+    def names(self, folder: Path) -> set[str]:
+        return set(self.remote.list(self._name(folder)))
+
     def set_aside(self, path: Path, aside: Path) -> None:
         with contextlib.suppress(OSError):
             path.replace(aside)
