@@ -32,13 +32,14 @@ FOLDER = "store/locks"
 
 log = logging.getLogger(__name__)
 
+_COUNT = itertools.count()  # of the claims of this process
+
 
 class Leases:
     """The locks of one store, as one process sees them."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self._count = itertools.count()
         self._mine: set[str] = set()
         self._beating: threading.Thread | None = None
         self._guard = threading.Lock()
@@ -47,7 +48,7 @@ class Leases:
     @contextlib.contextmanager
     def hold(self, name: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold a lock for as long as the block lasts; yields whether it is held, which without ``wait`` it may not be."""
-        claim = f"{name}@{machine()}-{_process()}-{next(self._count):06d}"
+        claim = f"{name}@{machine()}-{_process()}-{next(_COUNT):06d}"
         held = False
         try:
             while not (held := self._got(claim)) and wait:
