@@ -251,6 +251,7 @@ class Store:
         """Held while a fit trains, so that two sweeps on one store train it once. The kernel frees it when its holder dies."""
         if self.elsewhere:
             with self.elsewhere.hold(fit):
+                self._looked("failures")  # of this fit nobody remembers one while we hold it
                 yield
             return
         path = self.root / "locks" / fit

@@ -28,10 +28,12 @@ def rescore(
 
     extra = config_dir or []
     config.use(extra)
-    store = outputs.opened(output_dir, write=True).store
+    opened = outputs.opened(output_dir)
+    store = opened.store
     names = [task] if task else sorted(set(store.records()["task"]))
     if not names:
         raise RequestError(f"no records in {store}", where="--output-dir", remedy="run a sweep first, or name another folder")
+    opened.check(write=True)
     problems: list[str] = []
     for name in names:
         try:

@@ -61,7 +61,7 @@ def submit(
     from harness.identity import address_of_file
     from harness.store import cannot_write
 
-    extra, opened = config_dir or [], outputs.opened(output_dir, write=template is None and not check)
+    extra, opened = config_dir or [], outputs.opened(output_dir)
     config.use(extra)
     if template is None and not (check and not name):
         name = submission.check_name(name, list(config.available("baseline", extra)))
@@ -92,6 +92,7 @@ def submit(
     if check:
         say(told)
         return 0
+    opened.check(write=True)
     store = opened.store
     try:
         entered = submission.enter(predictions, asked, store, name=name, sha256=sha256, paper=paper, by=by, replace=replace)
