@@ -286,9 +286,9 @@ def _checkpoints(store: Store, folder: Path, told: dict[str, Any]) -> tuple[trai
     """What keeps the checkpoints of a fit, and what removes them."""
     if not store.elsewhere:
         return training.Local(folder, **told), lambda: shutil.rmtree(folder, ignore_errors=True)
-    from harness import checkpoints
+    from harness import checkpoint_elsewhere
 
-    kept = checkpoints.Kept(folder, store.elsewhere, **told)  # type: ignore[arg-type]  # the one that there is
+    kept = checkpoint_elsewhere.Kept(folder, store.elsewhere, **told)  # type: ignore[arg-type]  # the one that there is
 
     def clear() -> None:
         kept.clear()

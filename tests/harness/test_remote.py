@@ -288,16 +288,16 @@ def test_a_held_lock_is_written_again_now_and_then(objects: Objects, monkeypatch
 def test_a_checkpoint_goes_where_the_store_is_and_comes_from_there(
     objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness import checkpoints, training
+    from harness import checkpoint, checkpoint_elsewhere
 
-    monkeypatch.setattr(training, "intact", lambda folder: (folder / "rank-0").is_file())
-    monkeypatch.setattr(checkpoints, "EVERY", 1000.0)
+    monkeypatch.setattr(checkpoint, "intact", lambda folder: (folder / "rank-0").is_file())
+    monkeypatch.setattr(checkpoint_elsewhere, "EVERY", 1000.0)
     leaving = False
 
-    def kept(name: str) -> checkpoints.Kept:
+    def kept(name: str) -> checkpoint_elsewhere.Kept:
         out = machine(tmp_path, name)
         assert out.copy is not None
-        return checkpoints.Kept(out.store.fit_folder("f") / "checkpoint", out.copy, leaving=lambda: leaving)
+        return checkpoint_elsewhere.Kept(out.store.fit_folder("f") / "checkpoint", out.copy, leaving=lambda: leaving)
 
     def write(text: str) -> Any:
         return lambda folder: (folder / "rank-0").write_text(text)

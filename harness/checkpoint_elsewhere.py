@@ -17,7 +17,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from harness import training
+from harness import checkpoint, training
 from harness.errors import RequestError
 from harness.lease import machine
 from harness.working_copy import WorkingCopy
@@ -46,7 +46,7 @@ class Kept(training.Local):
         machines = self._all(machine())
         (newest,) = self._all(self._newest() if self.rank == 0 else None)[:1]
         if machines.index(machine()) == self.rank:  # one of each machine
-            here = max((found.name for found in self.folder.glob("epoch-*") if training.intact(found)), default="")
+            here = max((found.name for found in self.folder.glob("epoch-*") if checkpoint.intact(found)), default="")
             if newest and newest != here and (newest > here or len(set(machines)) > 1):
                 self._bring(newest)
         self._meet()
