@@ -92,7 +92,7 @@ def train(job: Job, spec: StageSpec, store: Store, report: object, *, workers: i
     if stopped.is_file():
         raise FitError(stopped.read_text(encoding="utf-8"))
     if left := [path for path in leaving if path.is_file()]:
-        raise Left(sorted(filter(None, {path.read_text(encoding="utf-8") for path in left})))
+        raise Left(sorted(filter(None, {path.read_text(encoding="utf-8").strip() for path in left})))
 
 
 def _backend() -> Any:
@@ -138,7 +138,7 @@ def _worker(config: dict[str, Any]) -> None:
         )
     except Preempted:
         node = ray.get_runtime_context().get_node_id() if own.given() else ""
-        store.write(folder / f"left-{rank}.txt", node.encode())
+        store.write(folder / f"left-{rank}.txt", f"{node}\n".encode())
     except (FitError, RequestError) as error:  # trying again would not help, so Ray Train is not told of an error
         if rank == 0:
             store.write(folder / "stopped.txt", str(error).encode())
