@@ -152,6 +152,14 @@ def _unreachable(address: str) -> OSError | None:
     return None
 
 
+def logs() -> Path:
+    """The folder of the logs of Ray's processes on this machine; it need not be there."""
+    import ray
+
+    node = getattr(ray._private.worker, "_global_node", None)
+    return Path(node.get_logs_dir_path()) if node else Path(os.devnull)
+
+
 def _check(address: str | None) -> None:
     """Refuse an address that cannot be one, or at which nobody listens: Ray would try for a minute.
 

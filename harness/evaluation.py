@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,14 +21,16 @@ import numpy as np
 import polars as pl
 import torch
 
+from harness import failures, identity, node_cache, plan, provenance, retrieval, snapshot, thresholds, tracking, training, tuning
 from harness import frames as frame_cache
-from harness import identity, node_cache, plan, provenance, retrieval, snapshot, thresholds, tracking, training, tuning
 from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
 from harness.errors import FitError, RequestError
 from harness.plan import Job, StageSpec
 from harness.preemption import Preempted
-from harness.rescoring import guarded_score, now, scored
+from harness.progress import Progress
+from harness.provenance import now
+from harness.rescoring import guarded_score, scored
 from harness.samples import label_columns, vote_columns
 from harness.store import Store
 from harness.task import Setting, Task, kind_of
@@ -141,16 +141,24 @@ def run(
     outcome, told = Outcome(), time.monotonic()
     wanted = sum(len(evaluations) for _, _, evaluations in job.entries)
     with store.lock(job.name):
+        progress = Progress(job, store)
+        progress.tell(evaluations=0, of=wanted)
         try:
             for spec in job.stages:
                 with store.lock(spec.fit) if spec.fit != job.name else contextlib.nullcontext():
                     if store.fit(spec.fit) is None:
                         if leaving():
                             raise Preempted(f"left before fit {spec.fit}")
+                        if spec.fit != job.name and (known := store.failure(spec.fit)) and failures.given_up(known):
+                            raise FitError(f"the stage {spec.name} that it needs has failed: {known.get('error')}")
                         (train or partial(train_here, leaving=leaving))(job, spec, store, report)
         except (FitError, RequestError) as error:
-            store.fail(job.name, _failure(job, error))
+            _fail(store, job.name, failures.of(job, error))
+            progress.end()
             return Outcome(failed=max(wanted, 1))
+        except Preempted:
+            progress.end()
+            raise
         store.forget_failure(job.name)
         mirror = tracking.resume(job, store)
         done = store.done({evaluation for _, _, evaluations in job.entries for evaluation, _ in evaluations})
@@ -163,31 +171,26 @@ def run(
             for evaluation, setting in pending:
                 if leaving():
                     mirror.finish()
+                    progress.end()
                     raise Preempted(f"left before evaluation {evaluation}")
                 try:
                     if ready is None:
                         ready = Ready(job, lay_out(job.tasks.get(evaluation, job.task), data, job.fold), baseline, store)
                     record = ready.evaluate(evaluation, arm, setting)
                 except Exception as error:  # a baseline is anybody's code: one bad evaluation stops no other
-                    store.fail(
-                        evaluation,
-                        _failure(job, error)
-                        | {
-                            "task": job.tasks.get(evaluation, job.task)["name"],
-                            "arm": arm,
-                            "setting": setting,
-                            "log": traceback.format_exc()[-4000:],
-                        },
-                    )
+                    own = {"task": job.tasks.get(evaluation, job.task)["name"], "arm": arm, "setting": setting}
+                    _fail(store, evaluation, failures.of(job, error) | own)
                     outcome.failed += 1
                 else:
                     store.forget_failure(evaluation)
                     mirror.evaluation(record)
                     outcome.made += 1
+                progress.tell(evaluations=outcome.made + outcome.failed)
                 if time.monotonic() - told >= REPORT_EVERY:
                     told = time.monotonic()
                     report({"evaluations": float(outcome.made + outcome.failed)})
         mirror.finish()
+        progress.end()
     return outcome
 
 
@@ -221,8 +224,12 @@ def train_here(
     folder = store.fit_folder(spec.fit)
     mirror = tracking.start(job, spec, store) if rank == 0 else tracking.Mirror(None)
 
+    progress = Progress(job, store)
+
     def tell(metrics: dict[str, float]) -> None:
         mirror.epoch(metrics)
+        if rank == 0:
+            progress.epoch(spec.name, int(spec.trainer["epochs"]), metrics)
         report(metrics)
 
     told = {"rank": rank, "world": world, "on_report": tell, "leaving": leaving}
@@ -544,19 +551,5 @@ def _columns(predicted: Mapping[str, np.ndarray], task: Task, n: int) -> list[pl
     return columns
 
 
-def _failure(job: Job, error: BaseException) -> dict[str, Any]:
-    """What the store remembers of it; with the hashes of what was run where trying again would not help before that changes."""
-    parts = [baseline for baseline, _, _ in job.entries]
-    for spec in job.stages:
-        parts += [spec.config, *([spec.weighting] if spec.weighting else [])]
-    final = {"sources": provenance.sources(*(part["_target_"] for part in parts))} if isinstance(error, FitError) else {}
-    return final | {
-        "job": job.name,
-        "task": job.task["name"],
-        "arms": sorted({arm for _, arm, _ in job.entries}),
-        "fold": job.fold,
-        "seed": job.seed,
-        "error": f"{type(error).__name__}: {error}" if not isinstance(error, (FitError, RequestError)) else str(error),
-        "written": now(),
-        "process": os.getpid(),
-    }
+def _fail(store: Store, name: str, failure: dict[str, Any]) -> None:
+    store.fail(name, failures.again(failure, store.failure(name)))

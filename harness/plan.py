@@ -19,7 +19,7 @@ import polars as pl
 import yaml
 
 from harness import config as configs
-from harness import identity, provenance, splits, tuning
+from harness import failures, identity, splits, tuning
 from harness import trainer as trainers
 from harness.config import Config
 from harness.errors import RequestError, did_you_mean
@@ -200,6 +200,12 @@ class Job:
     draws: dict[str, int] = field(default_factory=dict)
 
     @property
+    def tuning(self) -> bool:
+        """Whether all its evaluations are of the validation part, to choose hyper-parameters by."""
+        settings = [setting for _, _, evaluations in self.entries for _, setting in evaluations]
+        return bool(settings) and all(setting.get("part") == "validation" for setting in settings)
+
+    @property
     def needs(self) -> str | None:
         """The fit that must be there before."""
         return self.stages[-2].fit if len(self.stages) > 1 else None
@@ -255,23 +261,18 @@ class Plan:
     tasks: dict[str, Task]
     tries: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRIES))
 
-    def pending(self, store: Store) -> pl.DataFrame:
-        """The rows that can run and have no record. A draw that has diverged is not tried again while its source is the same."""
+    def missing(self, store: Store) -> pl.DataFrame:
+        """The rows that can be made and have no record."""
         done = pl.DataFrame({"evaluation": sorted(store.done())}, schema={"evaluation": pl.String})
-        rows = self.rows.filter(pl.col("why_not").is_null()).join(done, on="evaluation", how="anti", maintain_order="left")
-        if self.tries.is_empty():
+        return self.rows.filter(pl.col("why_not").is_null()).join(done, on="evaluation", how="anti", maintain_order="left")
+
+    def pending(self, store: Store) -> pl.DataFrame:
+        """The missing rows that are worth a try: what has failed often enough is left out (:mod:`harness.failures`)."""
+        rows = self.missing(store)
+        if rows.is_empty():
             return rows
-        hopeless = _hopeless(store.failures())
-        return rows.filter(
-            (pl.col("phase") != "tuning").fill_null(True) | ~(pl.col("fit").is_in(hopeless) | pl.col("evaluation").is_in(hopeless))
-        )
-
-
-def _hopeless(failures: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The failures that would come again: those that say so, and whose sources have not changed since."""
-    named = {name: failure["sources"] for name, failure in failures.items() if failure.get("sources")}
-    now = provenance.sources(*{target for then in named.values() for target in then})
-    return [name for name, then in named.items() if all(now.get(target) == digest for target, digest in then.items())]
+        hopeless = [name for name, failure in store.failures().items() if failures.given_up(failure)]
+        return rows.filter(~(pl.col("fit").is_in(hopeless) | pl.col("evaluation").is_in(hopeless)))
 
 
 def make_task(node: Mapping[str, Any]) -> Task:

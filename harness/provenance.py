@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import os
 import platform
@@ -61,6 +62,11 @@ def code() -> str:
     """An address of this program's own files, by which two machines know that they run the same."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     return identity.address([[str(file.relative_to(Path(__file__).parent)), identity.address_of_file(file)] for file in files])
+
+
+def now() -> str:
+    """ISO 8601, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def sources(*targets: str) -> dict[str, str]:

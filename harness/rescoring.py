@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import datetime
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import polars as pl
 
 from harness import config, identity, plan, provenance, splits, tuning
 from harness.errors import RequestError
+from harness.provenance import now
 from harness.samples import vote_columns
 from harness.store import Store
 from harness.task import Score, Task
@@ -24,11 +24,6 @@ def scored(metrics: Mapping[str, float], primary: str) -> dict[str, Any]:
     """The ``score`` and ``metrics`` fields of a record; what is undefined is null."""
     finite = {name: (float(value) if math.isfinite(value) else None) for name, value in metrics.items()}
     return {"score": finite[primary], "metrics": identity.canonical(finite)}
-
-
-def now() -> str:
-    """ISO 8601, UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import cluster, group, identity, output, placement, preemption, snapshot, trainer
+from harness import cluster, failures, group, identity, output, placement, preemption, snapshot, trainer
 from harness.config import Config, instantiate
-from harness.errors import RequestError
+from harness.errors import FitError, RequestError
 from harness.nodes import Nodes
 from harness.placement import Room
 from harness.plan import Job
@@ -130,7 +130,7 @@ def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str], st
             store.remove(preemption.path_in(store, notice))
 
 
-def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Progress) -> None:
+def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Progress, stop: bool = False) -> None:
     """Run jobs until each is done or has failed. Ctrl-C stops what runs and keeps what is finished.
 
     SIGTERM and SIGUSR1 are notices: fits keep a checkpoint and leave, for which they have ``cluster.grace`` seconds.
@@ -140,13 +140,15 @@ def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Prog
         store: Shared by all workers.
         where: What :func:`started` gave.
         progress: Told what ends.
+        stop: At the first failure: what runs keeps a checkpoint and leaves.
 
     Raises:
+        FitError: It was stopped by a failure.
         RequestError: For ``cluster.wait`` seconds there was no node that has room for anything.
         Preempted: A notice came; run again, it goes on.
         KeyboardInterrupt: Ctrl-C.
     """
-    _tune(dict(jobs), store, where, progress)
+    _tune(dict(jobs), store, where, progress, stop)
 
 
 def _check_trainings(jobs: Iterable[Job]) -> None:
@@ -158,7 +160,7 @@ def _check_trainings(jobs: Iterable[Job]) -> None:
             instantiate(spec.weighting).check(settings)
 
 
-def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress) -> None:
+def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress, stop: bool) -> None:
     from ray import tune
     from ray.tune.search import Searcher
 
@@ -205,6 +207,7 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
             self.running: dict[str, int] = {}
             self.epochs: dict[str, int] = {}
             self.interrupted = False
+            self.why = ""  # it was stopped
             self.moving_at = time.monotonic()
             self.looked_at = 0.0
 
@@ -218,18 +221,19 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
                 self.interrupted = True
                 stop(number, frame)  # type: ignore[operator,misc]
 
-            def leave(number: int, frame: Any) -> None:
-                if not queue.leaving:
-                    queue.leaving = True
-                    tell = [preemption.path_in(store, where.notice), b"leave"]
-                    threading.Thread(target=store.write, args=tell, daemon=True).start()  # a store far away may take its time
-                    timer = threading.Timer(float(where.config["grace"]), signal.raise_signal, [signal.SIGINT])
-                    timer.daemon = True
-                    timer.start()
-
             signal.signal(signal.SIGINT, interrupt)
             for name in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(name, leave)
+                signal.signal(name, lambda number, frame: self.leave())
+
+        def leave(self) -> None:
+            """Tell every fit to keep a checkpoint and to leave, and start no other; who takes too long is stopped."""
+            if not queue.leaving:
+                queue.leaving = True
+                tell = [preemption.path_in(store, where.notice), b"leave"]
+                threading.Thread(target=store.write, args=tell, daemon=True).start()  # a store far away may take its time
+                timer = threading.Timer(float(where.config["grace"]), signal.raise_signal, [signal.SIGINT])
+                timer.daemon = True
+                timer.start()
 
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
             now = time.monotonic()
@@ -261,29 +265,29 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
             self.epochs[trial.trial_id] = int(result.get("epoch", 0))
             self.tell()
 
+        def failed(self, job: Job, why: str) -> None:
+            """Where the first failure ends a sweep, everything that runs leaves as if it were pre-empted. Draws may fail."""
+            if stop and not job.tuning and not queue.leaving:
+                self.why = f"{', '.join(sorted({arm for _, arm, _ in job.entries})) or job.name}: {why}"
+                self.leave()
+
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            if trial.last_result.get("failed"):
+                job = jobs[trial.config["job"]]
+                names = (job.name, *(name for _, _, evaluations in job.entries for name, _ in evaluations))
+                known = next(filter(None, map(store.failure, names)), {})
+                self.failed(job, known.get("error", "an evaluation failed"))
             self.fits += bool(jobs[trial.config["job"]].stages) and "left" not in trial.last_result
             self.ended(trial)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             job = jobs[trial.config["job"]]
-            log = (
-                Path(trial.error_file).read_text(errors="replace")[-4000:] if trial.error_file and Path(trial.error_file).is_file() else ""
-            )
-            last = next((line for line in reversed(log.splitlines()) if line.strip()), "the worker died")
-            arms = sorted({arm for _, arm, _ in job.entries})
-            store.fail(
-                job.name,
-                {
-                    "job": job.name,
-                    "task": job.task["name"],
-                    "arms": arms,
-                    "fold": job.fold,
-                    "seed": job.seed,
-                    "error": last.strip(),
-                    "log": log,
-                },
-            )
+            error = Path(trial.error_file) if trial.error_file else None
+            log = error.read_text(errors="replace")[-failures.KEPT :] if error and error.is_file() else ""
+            said = failures.last_words(log, cluster.logs())
+            death = failures.of_death(job, f"{log}\n{said}".strip(), trial.num_failures)
+            store.fail(job.name, failures.again(death, store.failure(job.name)))
+            self.failed(job, death["error"])
             self.ended(trial)
 
     watch = Watch()
@@ -315,6 +319,8 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
         if threading.current_thread() is threading.main_thread():
             for name, handler in handlers.items():
                 signal.signal(name, handler)
+    if watch.why:
+        raise FitError(f"stopped at the first failure, {watch.why}; what is finished is kept")
     if queue.leaving:
         raise Preempted("told to leave")
     if watch.interrupted:

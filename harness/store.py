@@ -13,7 +13,8 @@
       records/N-*.records.parquet      the same, packed, the highest number last; *.units.parquet beside it holds their sums
       provenance/ADDRESS.json          configs, versions, hardware, proofs: what many records share
       locks/FIT                        held by whoever trains or evaluates it, and gone after
-      failures/NAME.json               what went wrong and would go wrong again
+      failures/NAME.json               what went wrong, in how many runs
+      progress/FIT.json                how far it is, while somebody trains or evaluates it
 
 Every file is written under a temporary name and renamed, so that what has a name is whole. A store whose ``output_dir`` is
 a URL is kept there, and this folder is a working copy: a file is there before it is here, and what is new there is fetched.
@@ -500,7 +501,7 @@ class Store:
                 yield True
 
     def fail(self, name: str, failure: Mapping[str, Any]) -> None:
-        """Remember that a fit or an evaluation failed, and why."""
+        """Remember that a fit or an evaluation failed, and why; see :mod:`harness.failures`."""
         self.write(self.root / "failures" / f"{name}.json", json.dumps(failure, indent=1, sort_keys=True).encode())
 
     def forget_failure(self, name: str) -> None:
@@ -508,9 +509,21 @@ class Store:
         if path.is_file():
             self.remove(path)
 
+    def failure(self, name: str) -> dict[str, Any] | None:
+        """What is remembered of one; None where it has not failed."""
+        try:
+            known: dict[str, Any] = json.loads(self._fetched(self.root / "failures" / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return known
+
     def failures(self) -> dict[str, dict[str, Any]]:
         folder = self._looked("failures")
         return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+    def progress(self) -> list[Path]:
+        """What workers tell of what is under way; see :mod:`harness.progress`."""
+        return sorted(self._looked("progress").glob("*.json"))
 
     def _packs(self, kind: str) -> list[Path]:
         """The newest first."""

@@ -23,7 +23,8 @@ from harness import config, identity, intake, plan, provenance, snapshot
 from harness import frames as frame_cache
 from harness.errors import RequestError, did_you_mean
 from harness.leaderboard import SUBMITTED
-from harness.rescoring import guarded_score, now, scored
+from harness.provenance import now
+from harness.rescoring import guarded_score, scored
 from harness.samples import Problems, vote_columns
 from harness.snapshot import Snapshot
 from harness.store import Store

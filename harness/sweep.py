@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from harness import failures as failed_ones
 from harness import output as outputs
 from harness import plan as plans
 from harness import snapshot
@@ -81,11 +82,19 @@ def _plan(sweep: Sweep, store: Store, extra: Sequence[Path], say: Say) -> Plan:
     return plan
 
 
-def run(prepared: Prepared, *, say: Say = lambda _: None) -> Prepared:
+def run(prepared: Prepared, *, stop: bool = False, say: Say = lambda _: None) -> Prepared:
     """Run what the store lacks: where arms are tuned, first their draws, and once these are scored what is made of the best.
+
+    Args:
+        prepared: The sweep.
+        stop: At the first failure.
+        say: Told what begins.
 
     Returns:
         The sweep as it is planned at the end; :func:`complete` says whether all of it was made.
+
+    Raises:
+        FitError: It was stopped by a failure.
     """
     store = prepared.store
     pending = prepared.plan.pending(store)
@@ -110,6 +119,7 @@ def run(prepared: Prepared, *, say: Say = lambda _: None) -> Prepared:
                     jobs,
                     store,
                     where,
+                    stop=stop,
                     progress=lambda ended, done, now: advance(done, total, f"{ended} of {chains} fits{', ' if now else ''}{now}"),
                 )
             store.pack()
@@ -149,8 +159,8 @@ def complete(prepared: Prepared) -> bool:
     """Whether every evaluation of the plan that can be made has a record. Draws may fail; an arm of which all do is not complete."""
     wanted = prepared.plan.rows.filter((pl.col("phase") != "tuning").fill_null(True))
     held = wanted["stand"].is_in(["waiting", "failed"]).any()
-    pending = prepared.plan.pending(prepared.store)
-    return not held and pending.join(wanted, on="evaluation", how="semi").is_empty()
+    missing = prepared.plan.missing(prepared.store)
+    return not held and missing.join(wanted, on="evaluation", how="semi").is_empty()
 
 
 def missing_jobs(plan: Plan, pending: pl.DataFrame, store: Store) -> dict[str, Job]:
@@ -258,7 +268,7 @@ def state(prepared: Prepared) -> pl.DataFrame:
     known = store.records().select("evaluation", "provenance", "score")
     stale = stale_provenance(store, known["provenance"].unique())
     failures = pl.DataFrame(
-        [(name, failure.get("error", "")) for name, failure in store.failures().items()],
+        [(name, failed_ones.described(failure)) for name, failure in store.failures().items()],
         schema={"name": pl.String, "error": pl.String},
         orient="row",
     )
@@ -295,6 +305,16 @@ def summary(state: pl.DataFrame, fits: pl.Expr) -> pl.DataFrame:
         "arm", "phase", "state", "why", maintain_order=True
     )
     return counted.agg(evaluations=pl.len(), fits=fits).select("arm", *phases, "state", "evaluations", "fits", "why")
+
+
+def forget_failures(prepared: Prepared) -> int:
+    """Every fit and evaluation of a sweep that has failed is tried again by its next run; how many there were."""
+    plan, store = prepared.plan, prepared.store
+    mine = {*plan.rows["evaluation"], *plan.rows["fit"], *(spec.fit for job in plan.jobs.values() for spec in job.stages)}
+    names = [name for name in store.failures() if name in mine]
+    for name in names:
+        store.forget_failure(name)
+    return len(names)
 
 
 def failed(state: pl.DataFrame) -> pl.DataFrame:

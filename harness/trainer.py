@@ -141,7 +141,8 @@ class Resources:
         activation_checkpointing: Compute the activations of the network's blocks again in the pass backward and do not keep them.
         checkpoint_every: Epochs between training checkpoints; 0 for none but the one kept when a fit has to leave.
         checkpoint_minutes: Minutes after which one is kept in the middle of an epoch, too; 0 for never.
-        retries: How often a fit whose worker died is tried again.
+        retries: How often a fit whose worker died is tried again in the same run.
+        attempts: In how many runs it may fail before it is left alone until `harness retry`.
     """
 
     workers: int = _one(1, _whole(1))
@@ -156,6 +157,7 @@ class Resources:
     checkpoint_every: int = _one(1, _whole(0))
     checkpoint_minutes: float = _one(0.0, _number(0))
     retries: int = _one(2, _whole(0))
+    attempts: int = _one(3, _whole(1))
 
 
 @dataclass(frozen=True)

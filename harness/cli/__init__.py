@@ -14,7 +14,8 @@ from harness.errors import FitError, RequestError, did_you_mean
 VERBS = {
     "sweep": "Plan a named sweep, run what is missing, print the table.",
     "run": "One baseline on one task, by its whole protocol, with your overrides.",
-    "status": "Done, running, pending, failed (why) and stale evaluations.",
+    "status": "Done, running, pending, failed (why) and stale evaluations; --watch, --failures.",
+    "retry": "What failed and was given up is tried again.",
     "leaderboard": "The ranked table of a task, with uncertainty.",
     "compare": "Two of anything in a store against each other: differences, p-values, where.",
     "submit": "Somebody else's predictions: checked, scored here, entered beside the others.",

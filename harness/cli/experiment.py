@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import check_format, say, show
+from harness.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
     from harness.boards import Gathered
@@ -25,15 +26,39 @@ LONG = 24
 """Rows from which on the table of what was chosen is for the page and not for the terminal."""
 
 
+OnError = Annotated[
+    str, typer.Option("--on-error", help="continue: other fits go on. stop: what runs keeps a checkpoint and leaves at the first failure.")
+]
+ON_ERROR = ("continue", "stop")
+
+
 def carry_out(
-    name: str | None, overrides: Sequence[str], *, extra: Sequence[Path], dry_run: bool, format: str, output: Path | None
+    name: str | None,
+    overrides: Sequence[str],
+    *,
+    extra: Sequence[Path],
+    dry_run: bool,
+    format: str,
+    output: Path | None,
+    on_error: str = "continue",
+    before: Callable[[Prepared], None] = lambda prepared: None,
 ) -> None:
     """Plan and run a sweep (or, without a name, one evaluation), and print its table.
+
+    Args:
+        name: Of the sweep.
+        overrides, extra: Of its configs.
+        dry_run: Show the plan alone.
+        format, output: Of the table.
+        on_error: One of :data:`ON_ERROR`.
+        before: Done to the sweep as it is planned, before anything runs.
 
     Raises:
         Exit: With status 1 where an evaluation failed.
     """
     check_format(format)
+    if on_error not in ON_ERROR:
+        raise RequestError(f"no way to go on is called {on_error!r}", where="--on-error", remedy=did_you_mean(on_error, ON_ERROR))
     from harness import boards, config, plan, sweep
     from harness.preemption import Preempted
 
@@ -45,8 +70,9 @@ def carry_out(
     if dry_run:
         _show_plan(prepared, format, output)
         return
+    before(prepared)
     try:
-        prepared = sweep.run(prepared, say=say)
+        prepared = sweep.run(prepared, stop=on_error == "stop", say=say)
     except KeyboardInterrupt:
         raise sweep.interrupted(prepared) from None
     except Preempted:
