@@ -91,14 +91,17 @@ class GradientWeighting(Weighting):
     """True where the direction is no weighted sum of the gradients, so that :meth:`combine` is asked and not :meth:`weigh`."""
 
     def check(self, trainer: Trainer) -> None:
-        """Gradients of single losses are taken without loss scaling, so not in fp16.
+        """Gradients of single losses are taken beside the engine: without loss scaling, and several times through one graph.
 
         Raises:
-            RequestError: It would be trained in fp16.
+            RequestError: It would be trained in fp16, or with activation checkpointing under ZeRO 3.
         """
         if trainer.precision == "fp16":
             what = f"{type(self).__name__} needs the gradient of each loss, which fp16 would round to zero"
             raise RequestError(what, where="trainer.precision", remedy="use bf16 or fp32")
+        if trainer.resources.activation_checkpointing and trainer.resources.zero == 3:  # PyTorch ends there in a segmentation fault
+            what = f"{type(self).__name__} needs the gradient of each loss, which ZeRO 3 cannot give where activations are computed again"
+            raise RequestError(what, where="trainer.resources.activation_checkpointing", remedy="set it to false, or resources.zero to 2")
 
     def weigh(self, gramian: Tensor, losses: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         """``(k,)`` weights of the gradients.

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from baselines.weighting import Gradients
 from harness import seeds, training
 from harness.augmentation import augment
 from harness.baseline import Data, Stage, Step
@@ -352,6 +353,21 @@ def test_resources_change_nothing_that_is_learned_and_a_fit_goes_on_with_them(tm
     with pytest.raises(Preempted):
         fit(Faces(), tmp_path / "cut", LearnedWeights(), Told(tmp_path / "cut", at=8), **WAYS[way])
     assert same(fit(Faces(), tmp_path / "cut", LearnedWeights(), **WAYS[way]), asked)
+
+
+def test_a_weighting_of_gradients_cannot_be_recomputed_under_zero_3(tmp_path: Path) -> None:
+    """It ended in a segmentation fault."""
+    with pytest.raises(RequestError, match=r"Gradients needs the gradient of each loss, which ZeRO 3 cannot .* resources.zero to 2"):
+        fit(Faces(), tmp_path, Gradients("mgda"), resources={"zero": 3, "activation_checkpointing": True})
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_a_weighting_of_gradients_asks_for_what_is_recomputed_once_a_loss(tmp_path: Path, zero: int) -> None:
+    kept, again = (
+        fit(Faces(), tmp_path / str(wanted), Gradients("mgda"), resources={"zero": zero, "activation_checkpointing": wanted}, epochs=2)
+        for wanted in (False, True)
+    )
+    assert same(again, kept)
 
 
 # Two workers
