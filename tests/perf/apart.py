@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,27 +22,46 @@ class Finished:
 
     Attributes:
         printed: On its standard output.
-        peak_mib: The most memory it held, MiB; of itself, not of processes that it started.
+        peak_mib: The most memory it held, MiB, where it was watched; of itself, not of processes that it started.
     """
 
     printed: str
     peak_mib: float
 
 
-def run(arguments: Sequence[str], cwd: Path, *, check: bool = True, env: dict[str, str] | None = None) -> Finished:
-    """Run a command to its end; a failure raises with what it said."""
+def run(arguments: Sequence[str], cwd: Path, *, check: bool = True, watch: bool = False) -> Finished:
+    """Run a command to its end; a failure raises with what it said.
+
+    Args:
+        arguments, cwd: The command, and where.
+        check: Whether another exit status than 0 is a failure.
+        watch: Look at its memory every few milliseconds, which itself takes time.
+    """
     global waited
+    peak = 0.0
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(arguments, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        process = subprocess.Popen(arguments, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        while watch and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            peak = max(peak, _most(process.pid))  # what the kernel tells at the end has the memory of this process in it, from before exec
+            time.sleep(0.003)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and still there to be asked
         waited += queued(process.pid)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        process.wait()
         out.seek(0)
         if check and process.returncode:
             err.seek(0)
             raise RuntimeError(f"{' '.join(arguments)}: exit status {process.returncode}: {err.read().decode()[-2000:]}")
-        return Finished(out.read().decode(), usage.ru_maxrss / 1024)
+        return Finished(out.read().decode(), peak)
+
+
+def _most(process: int) -> float:
+    """MiB that a process held at most so far; 0 before it has become the command, and after its end."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def queued(process: int | str = "self") -> int:

@@ -88,7 +88,7 @@ class Measure:
     def __init__(self, benchmark: BenchmarkFixture, size: str, name: str, cache: Callable[[str], Path]) -> None:
         self._benchmark, self.size, self._name, self._cache = benchmark, size, name, cache
         self._peaks: list[float] = []
-        self._median = 0.0
+        self._median, self._watching = 0.0, False
 
     @property
     def times(self) -> dict[str, float]:
@@ -113,10 +113,11 @@ class Measure:
             (folder / "made").touch()
         return folder
 
-    def command(self, *arguments: str, cwd: Path, check: bool = True, env: dict[str, str] | None = None) -> str:
+    def command(self, *arguments: str, cwd: Path, check: bool = True) -> str:
         """Run a command to its end as a part of the work, whose memory is then that of the command."""
-        done = apart.run(arguments, cwd, check=check, env=env)
-        self._peaks.append(done.peak_mib)
+        done = apart.run(arguments, cwd, check=check, watch=self._watching)
+        if self._watching:
+            self._peaks.append(done.peak_mib)
         return done.printed
 
     def note(self, **facts: Any) -> None:
@@ -196,7 +197,9 @@ class Measure:
         before = _status("VmRSS")
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        self._watching = True
         work()
+        self._watching = False
         if self._peaks:
             return {"peak_mib": round(max(self._peaks), 1)}
         peak = _status("VmHWM")
