@@ -377,7 +377,7 @@ class Store:
         A pack has the columns of every task in it; those that none of these evaluations has are left out again.
         """
         wanted = sorted(set(evaluations))
-        loose = [_sums(name, units) for name, (_, units) in self._loose(wanted).items()]
+        loose = _sums(self._loose(wanted))
         packed = self._packed("units", lambda path: pl.scan_parquet(path).filter(pl.col("evaluation").is_in(wanted)).collect())
         sums = _newest([*loose, *packed])
         there = {name for name in sums.columns if sums[name].is_not_null().any()}
@@ -427,7 +427,7 @@ class Store:
             total += rows
         old_units = [path.with_name(path.name.replace(".records.", ".units.")) for path in old]
         records = pl.concat([self._frame([record for record, _ in loose.values()]), *map(pl.read_parquet, old)])
-        sums = [_sums(name, units) for name, (_, units) in loose.items()]
+        sums = _sums(loose)
         name = f"{number:06d}-{address_of_names(records['evaluation'])}"
         self._write_parquet(f"{name}.units.parquet", _newest([*sums, *map(pl.read_parquet, old_units)]))
         self._write_parquet(f"{name}.records.parquet", records.unique("evaluation", keep="first").sort("evaluation"))
@@ -576,8 +576,13 @@ class Store:
         return aside
 
 
-def _sums(evaluation: str, units: Mapping[str, Any]) -> pl.DataFrame:
-    return pl.DataFrame(dict(units)).with_columns(evaluation=pl.lit(evaluation))
+def _sums(loose: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> list[pl.DataFrame]:
+    """The sums of loose records, some hundred to a frame: a frame of its own for each takes ten times the memory of what is in it."""
+    names, frames = list(loose), []
+    for first in range(0, len(names), 256):
+        each = [pl.DataFrame(dict(loose[name][1])).with_columns(evaluation=pl.lit(name)) for name in names[first : first + 256]]
+        frames.append(pl.concat(each, how="diagonal_relaxed").rechunk())
+    return frames
 
 
 def _newest(frames: list[pl.DataFrame]) -> pl.DataFrame:
