@@ -7,6 +7,8 @@ by the ``_target_`` of their config.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import json
 import math
 import shutil
@@ -146,7 +148,7 @@ def run(
         try:
             for spec in job.stages:
                 with store.lock(spec.fit) if spec.fit != job.name else contextlib.nullcontext():
-                    if store.fit(spec.fit) is None:
+                    if not store.whole(spec.fit):
                         if leaving():
                             raise Preempted(f"left before fit {spec.fit}")
                         if spec.fit != job.name and (known := store.failure(spec.fit)) and failures.given_up(known):
@@ -256,7 +258,8 @@ def train_here(
         mirror.finish()
     training.save_weights(fitted.state, folder / "weights.safetensors")
     store.push(folder / "weights.safetensors")
-    store.write(folder / "history.json", json.dumps(fitted.history, indent=1).encode())
+    history = json.dumps(fitted.history, indent=1).encode()
+    store.write(folder / "history.json", history)
     store.finish_fit(
         spec.fit,
         {
@@ -281,6 +284,7 @@ def train_here(
             "world_size": world,
             "hardware": hardware or provenance.used(bool(spec.trainer["resources"]["gpus"])),
             "weights": identity.address_of_file(folder / "weights.safetensors"),
+            "history": hashlib.sha256(history).hexdigest(),
             "sources": provenance.sources(spec.config["_target_"]),
             "environment": provenance.environment(),
             "written": now(),
@@ -476,19 +480,16 @@ class Ready:
 def embeddings(store: Store, fit: str, stage: Stage, module: torch.nn.Module, data: Data, part: str, device: torch.device) -> np.ndarray:
     """Embeddings of one part by one fit, from disk where they are already there."""
     rows = identity.address([part, data.samples.height, identity.address_of_frame(data.samples.select("sample"))])
-    path = store.file(fit, f"embeddings-{rows}.npy")
-    try:
-        found: np.ndarray = np.load(path, allow_pickle=False)
-        if len(found) == data.samples.height:
-            return found
-    except (OSError, ValueError, EOFError):
-        pass
+    kept = store.embeddings(fit, rows)
+    if kept is not None:
+        with contextlib.suppress(ValueError, EOFError):
+            found: np.ndarray = np.load(io.BytesIO(kept), allow_pickle=False)
+            if len(found) == data.samples.height:
+                return found
     made = training.embed(lambda frames: stage.encode(module, frames), data.frames, device=device)
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, made, allow_pickle=False)
-    store.write(path, buffer.getvalue())
+    store.keep_embeddings(fit, rows, buffer.getvalue())
     return made
 
 

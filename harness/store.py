@@ -18,6 +18,19 @@
 
 Every file is written under a temporary name and renamed, so that what has a name is whole. A store whose ``output_dir`` is
 a URL is kept there, and this folder is a working copy: a file is there before it is here, and what is new there is fetched.
+
+What holds whoever dies, and whenever:
+
+- Order. Of a fit, ``fit.json`` comes last; of an evaluation, predictions, then provenance, then the record; of a pack, sums, then records,
+  and only then what they replace goes. So what is named is there, and what is there twice is read once.
+- Every file has a hash. JSON is sealed (``harness.sealed``); packs and embeddings have the hash of their content in their name,
+  provenance is named by its address; a record has the hash of its predictions, ``fit.json`` those of its weights and its history.
+- What is not what was written is never read. It is set aside as ``*.corrupt``, that is said, and it counts as missing.
+- An evaluation is done where its record with its sums, its predictions and its provenance are there; a fit where ``fit.json`` is and
+  all files it names. What is not done is done again by the same command, and from the same seeds.
+- No time decides anything: packs and archives are ordered by their number, and a temporary file by whether somebody holds it.
+
+Files of older stores, which have no hash, are read as they are.
 """
 
 from __future__ import annotations
@@ -27,6 +40,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,6 +53,9 @@ import polars as pl
 from harness import archives
 from harness.errors import RequestError
 from harness.identity import address, address_of_names
+from harness.sealed import seal, sha256_of, unseal
+
+logger = logging.getLogger(__name__)
 
 RECORD: dict[str, Any] = {
     "evaluation": pl.String,
@@ -74,11 +91,17 @@ RECORD: dict[str, Any] = {
     "written": pl.String,  # ISO 8601, UTC
 }
 
+FIT_FILES = {"weights": "weights.safetensors", "history": "history.json"}
+"""Key of ``fit.json`` that has the SHA-256 of a file → its name."""
+
 LOOSE = 4096
 """More files than this of records or of predictions are gathered while a sweep runs."""
 
 WHOLE = 16384
 """A pack of so many records is whole: it is never merged again, so that what merging takes does not grow with the store."""
+
+HASHED = 32
+"""Hex digits of the hash that a file has in its name. Packs of older stores have fewer, which say nothing of their content."""
 
 ARCHIVE = 2**26
 """Bytes of predictions after which the next archive begins."""
@@ -230,13 +253,49 @@ class Store:
     def fit(self, fit: str) -> dict[str, Any] | None:
         """What is known of a finished fit; None where there is none."""
         try:
-            known: dict[str, Any] = json.loads(self.file(fit, "fit.json").read_text(encoding="utf-8"))
+            return unseal(self.file(fit, "fit.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
             self._set_aside(self.fit_folder(fit) / "fit.json")
             return None
-        return known
+
+    def whole(self, fit: str) -> bool:
+        """Whether a fit is finished and its files are what it was finished with; one that is not is set aside, to be fitted again."""
+        known = self.fit(fit)
+        if known is None:
+            return False
+        for key, name in FIT_FILES.items():
+            if not known.get(key):  # older fits have no hash of their history
+                continue
+            path = self.file(fit, name)
+            try:
+                intact = sha256_of(path) == known[key]
+            except FileNotFoundError:
+                intact = False
+                logger.warning("%s is gone; it is made again when the sweep is run", path)
+            else:
+                if not intact:
+                    self._set_aside(path)
+            if not intact:
+                self._set_aside(self.fit_folder(fit) / "fit.json", said=False)
+                return False
+        return True
+
+    def history(self, fit: str) -> list[dict[str, Any]]:
+        """Losses by epoch of a finished fit; empty where the file is gone or not what was written."""
+        known, path = self.fit(fit) or {}, self.file(fit, FIT_FILES["history"])
+        try:
+            data = path.read_bytes()
+            if known.get("history") not in (None, hashlib.sha256(data).hexdigest()):
+                raise ValueError("not what was written")
+            told: list[dict[str, Any]] = json.loads(data)
+        except FileNotFoundError:
+            return []
+        except ValueError:
+            self._set_aside(path)
+            return []
+        return told
 
     def fits(self) -> list[dict[str, Any]]:
         """Every finished fit, by name."""
@@ -245,7 +304,22 @@ class Store:
         return [known for name in names if (known := self.fit(name)) is not None]
 
     def finish_fit(self, fit: str, known: Mapping[str, Any]) -> None:
-        self.write(self.fit_folder(fit) / "fit.json", json.dumps(known, indent=1, sort_keys=True).encode())
+        self.write(self.fit_folder(fit) / "fit.json", seal(known, indent=1))
+
+    def keep_embeddings(self, fit: str, rows: str, data: bytes) -> None:
+        """Keep embeddings of some rows, by the address of these and the hash of the file."""
+        self.write(self.fit_folder(fit) / f"embeddings-{rows}-{_hash(data)}.npy", data)
+
+    def embeddings(self, fit: str, rows: str) -> bytes | None:
+        """What was kept; None where it is not there or not what was written."""
+        folder = self._looked(f"fits/{fit}", lambda name: name.startswith(f"embeddings-{rows}")) if self.elsewhere else self.fit_folder(fit)
+        for path in sorted(folder.glob(f"embeddings-{rows}*.npy"), reverse=True):
+            with contextlib.suppress(FileNotFoundError):
+                data = path.read_bytes()
+                if _as_named(path, data):
+                    return data
+                self._set_aside(path)
+        return None
 
     @contextlib.contextmanager
     def lock(self, fit: str) -> Iterator[None]:
@@ -335,23 +409,28 @@ class Store:
         """Keep what many records share once; returns its address."""
         name = address(provenance)
         path = self.root / "provenance" / f"{name}.json"
-        if not path.is_file():
+        if not self.provenance(name):
             self.write(path, json.dumps(provenance, indent=1, sort_keys=True).encode())
         return name
 
     def provenance(self, name: str) -> dict[str, Any]:
-        """What was put; empty where the file is gone or unreadable."""
+        """What was put; empty where the file is gone or not what was written."""
+        path = self._fetched(self.root / "provenance" / f"{name}.json")
         try:
-            path = self._fetched(self.root / "provenance" / f"{name}.json")
-            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            kept: dict[str, Any] = json.loads(path.read_bytes())
+        except OSError:
+            return {}
+        except ValueError:
+            kept = {}
+        if not kept or address(kept) != name:
+            self._set_aside(path)
             return {}
         return kept
 
     def write_record(self, record: Mapping[str, Any], units: pl.DataFrame) -> None:
         """Write one record with its additive sums, in one file by one rename."""
         whole = {"record": dict(record), "units": {name: units[name].to_list() for name in units.columns}}
-        self.write(self.root / "records" / f"{record['evaluation']}.json", json.dumps(whole, sort_keys=True).encode())
+        self.write(self.root / "records" / f"{record['evaluation']}.json", seal(whole))
 
     def records(self) -> pl.DataFrame:
         """Every record, columns as in :data:`RECORD`, sorted by evaluation."""
@@ -385,13 +464,38 @@ class Store:
         return sums.select(name for name in sums.columns if name in there | means | {"evaluation", "subject", "clip"})
 
     def done(self, among: Iterable[str] | None = None) -> set[str]:
-        """The evaluations, of all or of some, that have a readable record."""
+        """The evaluations, of all or of some, that have a readable record, and of which predictions and provenance are there."""
         among = None if among is None else set(among)
-        found = set(self._loose(among))
+        found = {name: (record["predictions"], record["provenance"]) for name, (record, _) in self._loose(among).items()}
         asked = pl.lit(True) if among is None else pl.col("evaluation").is_in(sorted(among))
-        for names in self._packed("records", lambda path: pl.scan_parquet(path).select("evaluation").filter(asked).collect()):
-            found.update(names["evaluation"])
-        return found
+        wanted = ("evaluation", "predictions", "provenance")
+        for rows in self._packed("records", lambda path: pl.scan_parquet(path).select(wanted).filter(asked).collect()):
+            for name, predictions, provenance in rows.iter_rows():
+                found.setdefault(name, (predictions, provenance))
+        if self.elsewhere:  # what is not here may be there
+            return set(found)
+        predictions = self._predictions_among({path for path, _ in found.values()} - {None})
+        provenances = {
+            name for name in {name for _, name in found.values()} if name and (self.root / "provenance" / f"{name}.json").is_file()
+        }
+        return {
+            name
+            for name, (path, provenance) in found.items()
+            if (path is None or path in predictions) and (provenance is None or provenance in provenances)
+        }
+
+    def _predictions_among(self, paths: set[str]) -> set[str]:
+        """Those of some paths of predictions, relative to the store, under which something is there."""
+        folder = self.root / "predictions"
+        if len(paths) > LOOSE:
+            names = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+            there = {path for path in paths if path.rpartition("/")[2] in names}
+        else:
+            there = {path for path in paths if (self.root / path).is_file()}
+        if there < paths:
+            packed = {name for archive in folder.glob("*.zip") for name in archives.members(archive)}
+            there |= {path for path in paths if path.rpartition("/")[2] in packed}
+        return there
 
     def pack(self, *, above: int = 0) -> None:
         """Gather loose records into Parquet files, and predictions into archives where there are thousands, so that files stay few.
@@ -417,7 +521,7 @@ class Store:
 
     def _pack_records(self, loose: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
         packs = self._packs("records")
-        number = int(packs[0].name.split("-")[0]) + 1 if packs else 1
+        number = max((_number(path) for kind in ("records", "units") for path in self._packs(kind)), default=0) + 1
         old, total = [], len(loose)
         for path in packs:
             rows = pl.scan_parquet(path).select(pl.len()).collect().item()
@@ -425,13 +529,14 @@ class Store:
                 break
             old.append(path)
             total += rows
-        old_units = [path.with_name(path.name.replace(".records.", ".units.")) for path in old]
+        numbers = {_number(path) for path in old}
+        old_units = [path for path in self._packs("units") if _number(path) in numbers]
         records = pl.concat([self._frame([record for record, _ in loose.values()]), *map(pl.read_parquet, old)])
         sums = _sums(loose)
-        name = f"{number:06d}-{address_of_names(records['evaluation'])}"
-        self._write_parquet(f"{name}.units.parquet", _newest([*sums, *map(pl.read_parquet, old_units)]))
-        self._write_parquet(f"{name}.records.parquet", records.unique("evaluation", keep="first").sort("evaluation"))
-        self.remove(*old, *old_units, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose))
+        self._write_pack(number, "units", _newest([*sums, *map(pl.read_parquet, old_units)]))
+        self._write_pack(number, "records", records.unique("evaluation", keep="first").sort("evaluation"))
+        orphans = [path for path in self._packs("units") if _number(path) < number and _number(path) not in map(_number, packs)]
+        self.remove(*old, *old_units, *orphans, *(self.root / "records" / f"{evaluation}.json" for evaluation in loose))
 
     def _archive_predictions(self) -> None:
         """All loose predictions into archives, which are in their place before the loose ones go: both are read as one."""
@@ -468,8 +573,8 @@ class Store:
             for pack in self._packs("records"):
                 records = pl.read_parquet(pack)
                 kept = records.filter(~pl.col("evaluation").is_in(sorted(gone)))
-                if kept.height < records.height:
-                    self._write_parquet(pack.name, kept)
+                if kept.height < records.height and self._write_pack(_number(pack), "records", kept) != pack:
+                    self.remove(pack)
             self.remove(*(self.root / "records" / f"{evaluation}.json" for evaluation in gone))
             self.remove(*(self.root / path for path in paths))
             self._take_out({path.rpartition("/")[2] for path in paths})
@@ -502,7 +607,7 @@ class Store:
 
     def fail(self, name: str, failure: Mapping[str, Any]) -> None:
         """Remember that a fit or an evaluation failed, and why; see :mod:`harness.failures`."""
-        self.write(self.root / "failures" / f"{name}.json", json.dumps(failure, indent=1, sort_keys=True).encode())
+        self.write(self.root / "failures" / f"{name}.json", seal(failure, indent=1))
 
     def forget_failure(self, name: str) -> None:
         path = self.root / "failures" / f"{name}.json"
@@ -511,24 +616,45 @@ class Store:
 
     def failure(self, name: str) -> dict[str, Any] | None:
         """What is remembered of one; None where it has not failed."""
+        path = self._fetched(self.root / "failures" / f"{name}.json")
         try:
-            known: dict[str, Any] = json.loads(self._fetched(self.root / "failures" / f"{name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return unseal(path.read_bytes())
+        except FileNotFoundError:
             return None
-        return known
+        except ValueError:
+            self._set_aside(path)
+            return None
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        folder = self._looked("failures")
-        return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+        names = [path.stem for path in sorted(self._looked("failures").glob("*.json"))]
+        return {name: known for name in names if (known := self.failure(name)) is not None}
 
     def progress(self) -> list[Path]:
         """What workers tell of what is under way; see :mod:`harness.progress`."""
         return sorted(self._looked("progress").glob("*.json"))
 
     def _packs(self, kind: str) -> list[Path]:
-        """The newest first."""
-        ending = f".{kind}.parquet"
-        return sorted(self._looked("records", lambda name: name.endswith(ending)).glob(f"*{ending}"), reverse=True)
+        """The newest first. Records and their sums count together: where one is not what was written, or gone, both are set aside.
+
+        Raises:
+            FileNotFoundError: One was merged into another meanwhile.
+        """
+        folder = self._looked("records", lambda name: name.endswith(".parquet"))
+        packs = sorted(folder.glob("[!.]*.parquet"), reverse=True)
+        by_kind = {each: [path for path in packs if path.name.endswith(f".{each}.parquet")] for each in ("records", "units")}
+        damaged = [path for path in packs if _hashed(path) not in (None, sha256_of(path)[:HASHED])]
+        summed = {_number(path) for path in by_kind["units"]}
+        for path in by_kind["records"]:
+            if _number(path) not in summed:
+                path.stat()  # records go before their sums, so that these are missed where that is still there
+                damaged.append(path)
+        for path in damaged:
+            self._set_aside(path)
+        lost = {_number(path) for path in damaged}
+        for path in packs:
+            if _number(path) in lost and path not in damaged:
+                self._set_aside(path, said=False)
+        return [path for path in by_kind[kind] if _number(path) not in lost]
 
     def _packed(self, kind: str, read: Callable[[Path], pl.DataFrame]) -> list[pl.DataFrame]:
         """What is read of every pack, the newest first; all over again where one was merged into another meanwhile."""
@@ -547,7 +673,7 @@ class Store:
         for name in sorted(names if among is None else names.intersection(among)):
             path = folder / f"{name}.json"
             try:
-                whole = json.loads(path.read_bytes())
+                whole = unseal(path.read_bytes())
                 found[name] = (whole["record"], whole["units"])
             except FileNotFoundError:  # packed by somebody else meanwhile
                 continue
@@ -559,21 +685,44 @@ class Store:
     def _frame(records: list[dict[str, Any]]) -> pl.DataFrame:
         return pl.DataFrame([[record.get(name) for name in RECORD] for record in records], schema=RECORD, orient="row")
 
-    def _write_parquet(self, name: str, frame: pl.DataFrame) -> None:
+    def _write_pack(self, number: int, kind: str, frame: pl.DataFrame) -> Path:
         import io
 
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
-        self.write(self.root / "records" / name, buffer.getvalue())
+        data = buffer.getvalue()
+        path = self.root / "records" / f"{number:06d}-{_hash(data)}.{kind}.parquet"
+        self.write(path, data)
+        return path
 
-    def _set_aside(self, path: Path) -> Path:
+    def _set_aside(self, path: Path, *, said: bool = True) -> Path:
         aside = path.with_name(f"{path.name}.corrupt")
+        if said:
+            logger.warning("%s is not what was written; it is set aside as %s and made again when the sweep is run", path, aside.name)
         if self.elsewhere:
             self.elsewhere.set_aside(path, aside)
             return aside
         with contextlib.suppress(OSError):
             path.replace(aside)
         return aside
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:HASHED]
+
+
+def _hashed(path: Path) -> str | None:
+    """The hash in a name, after the last hyphen and before the first full stop; None in names of older stores."""
+    found = path.name.partition(".")[0].rpartition("-")[2]
+    return found if len(found) == HASHED else None
+
+
+def _as_named(path: Path, data: bytes) -> bool:
+    return _hashed(path) in (None, _hash(data))
+
+
+def _number(pack: Path) -> int:
+    return int(pack.name.split("-")[0])
 
 
 def _sums(loose: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> list[pl.DataFrame]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,12 +59,8 @@ class Study:
         return self.store.fit(fit) or {}
 
     def history(self, fit: str) -> list[dict[str, Any]]:
-        """What a fit reported, one entry an epoch; empty where nothing is trained, or its file is gone."""
-        try:
-            known: list[dict[str, Any]] = json.loads((self.store.file(fit, "history.json")).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-        return known
+        """What a fit reported, one entry an epoch; empty where nothing is trained, or its file is gone or damaged."""
+        return self.store.history(fit)
 
 
 @dataclass(frozen=True)

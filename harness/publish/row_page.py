@@ -236,11 +236,8 @@ def _fits(row: Row, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _training(row: Row, known: Mapping[str, Mapping[str, Any]], store: Store) -> str:
     by_stage: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for fit in _fits(row, known):
-        try:
-            history = json.loads((store.file(fit, "history.json")).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        by_stage.setdefault(str((store.fit(fit) or {}).get("stage", "")), {})[fit] = history
+        if history := store.history(fit):
+            by_stage.setdefault(str((store.fit(fit) or {}).get("stage", "")), {})[fit] = [*history]
     if not by_stage:
         return ""
     panels = "".join(

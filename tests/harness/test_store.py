@@ -96,6 +96,86 @@ def test_a_half_written_record_is_set_aside_and_counts_as_missing(store: Store) 
     assert path.with_name("bad.json.corrupt").is_file()
 
 
+def flip(path: Path, place: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[min(int(len(data) * place), len(data) - 1)] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.7, 1.0])
+def test_one_changed_bit_anywhere_in_a_record_or_a_failure_is_found(store: Store, place: float) -> None:
+    store.write_record(record("good"), units(1))
+    store.write_record(record("bad"), units(1))
+    store.fail("f", {"error": "loss is not finite"})
+    store.fail("g", {"error": "loss is not finite"})
+    flip(store.root / "records" / "bad.json", place)
+    flip(store.root / "failures" / "g.json", place)
+    assert store.done() == {"good"}
+    assert set(store.failures()) == {"f"}
+    assert (store.root / "records" / "bad.json.corrupt").is_file()
+    assert (store.root / "failures" / "g.json.corrupt").is_file()
+
+
+@pytest.mark.parametrize("kind", ["records", "units"])
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.7, 1.0])
+def test_a_damaged_pack_is_set_aside_with_its_partner_and_the_other_packs_count(store: Store, kind: str, place: float) -> None:
+    for names in (("a", "b"), ("c",)):  # the second pack is smaller than the first, so both stay
+        for name in names:
+            store.write_record(record(name), units(1))
+        store.pack()
+    first, second = (sorted((store.root / "records").glob(f"*.{kind}.parquet")) for kind in ("records", "units"))
+    assert len(first) == len(second) == 2
+    flip((first if kind == "records" else second)[0], place)
+    assert store.done() == {"c"}
+    assert store.records()["evaluation"].to_list() == ["c"]
+    assert store.units(["a", "b", "c"])["evaluation"].unique().to_list() == ["c"]
+    assert len(list((store.root / "records").glob("*.corrupt"))) == 2
+    for name in ("a", "b"):
+        store.write_record(record(name), units(2))
+    store.pack()
+    assert store.done() == {"a", "b", "c"}
+
+
+def test_provenance_that_was_changed_is_none_and_its_records_are_not_done(store: Store) -> None:
+    name = store.put({"a": 1, "b": "text"})
+    store.write_record(record("e", provenance=name), units(1))
+    assert store.done() == {"e"}
+    flip(store.root / "provenance" / f"{name}.json")
+    assert store.provenance(name) == {}
+    assert store.done() == set()
+    assert store.put({"a": 1, "b": "text"}) == name
+    assert store.done() == {"e"}
+
+
+def test_an_evaluation_without_its_predictions_is_not_done(store: Store) -> None:
+    frame = pl.DataFrame({"sample": ["a"], "valence_pred": [0.5]})
+    for name in ("e", "f"):
+        path, sha256 = store.write_predictions(name, frame)
+        store.write_record(record(name, predictions=path, sha256=sha256), units(1))
+    assert store.done() == store.done(["e", "f"]) == {"e", "f"}
+    (store.root / "predictions" / "e.parquet").unlink()
+    assert store.done() == store.done(["e", "f"]) == {"f"}
+
+
+def test_a_store_from_before_there_were_hashes_is_read(store: Store) -> None:
+    """Its JSON is plain, and the names of its packs have an address of the evaluations in them."""
+    store.write_record(record("packed"), units(1))
+    store.pack()
+    for path in (store.root / "records").glob("*.parquet"):
+        path.rename(path.with_name("000001-" + "0" * 20 + path.name[path.name.index(".") :]))
+    old = {"record": record("loose"), "units": {"subject": ["s"], "clip": ["c"], "n": [1.0]}}
+    (store.root / "records" / "loose.json").write_text(json.dumps(old, sort_keys=True))
+    (store.root / "failures").mkdir()
+    (store.root / "failures" / "f.json").write_text(json.dumps({"error": "e"}, indent=1))
+    store.fit_folder("fit").mkdir(parents=True)
+    (store.fit_folder("fit") / "fit.json").write_text(json.dumps({"fit": "fit"}, indent=1))
+    assert store.done() == {"packed", "loose"}
+    assert store.failures() == {"f": {"error": "e"}}
+    assert store.fit("fit") == {"fit": "fit"}
+    assert store.whole("fit")
+    assert set(store.units(["packed", "loose"])["evaluation"]) == {"packed", "loose"}
+
+
 def test_changed_predictions_are_refused_and_set_aside(store: Store) -> None:
     frame = pl.DataFrame({"sample": ["a"], "valence_pred": [0.5]})
     path, sha256 = store.write_predictions("e", frame)
@@ -173,13 +253,13 @@ def test_packs_merge_as_binary_digits_carry_and_whole_ones_never_again(store: St
     """Every eighth pack used to be a merge of all there was, so that packing a store of n records took n² time."""
     monkeypatch.setattr(stores, "WHOLE", 16)
     written: list[int] = []
-    write = Store._write_parquet
+    write = Store._write_pack
 
-    def counted(self: Store, name: str, frame: pl.DataFrame) -> None:
-        written.append(frame.height if name.endswith(".records.parquet") else 0)
-        write(self, name, frame)
+    def counted(self: Store, number: int, kind: str, frame: pl.DataFrame) -> Path:
+        written.append(frame.height if kind == "records" else 0)
+        return write(self, number, kind, frame)
 
-    monkeypatch.setattr(Store, "_write_parquet", counted)
+    monkeypatch.setattr(Store, "_write_pack", counted)
     for batch in range(32):
         for number in range(2):
             store.write_record(record(f"e{batch:02d}-{number}"), units(batch))
