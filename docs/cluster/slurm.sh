@@ -17,17 +17,17 @@ PATH=${HARNESS:-$SLURM_SUBMIT_DIR/.venv/bin}:$PATH
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 ray get-auth-token --generate > /dev/null      # in the home that all nodes share; kept where there is one
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+: "${HEAD:=$(hostname -I | cut -d ' ' -f 1)}"              # this script runs on the first node; HEAD=… chooses another of its addresses
 port=$((20000 + SLURM_JOB_ID % 10000))
 notice=$SLURM_SUBMIT_DIR/.leave-$SLURM_JOB_ID             # seen by all nodes: all fits keep a checkpoint and leave
 rm -f "$notice"
 trap 'touch "$notice"' USR1 TERM
 
 # A worker that is up before the head waits for it; `ray symmetric-run` itself would give up after half a minute.
-export head port notice GPUS
+export HEAD port notice GPUS
 srun bash -c '
-  [ "$SLURM_NODEID" = 0 ] || until (: < "/dev/tcp/$head/$port") 2> /dev/null; do sleep 1; done
-  exec ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_NNODES" \
+  [ "$SLURM_NODEID" = 0 ] || until (: < "/dev/tcp/$HEAD/$port") 2> /dev/null; do sleep 1; done
+  exec ray symmetric-run --address "$HEAD:$port" --min-nodes "$SLURM_NNODES" \
     --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$GPUS" --dashboard-host=127.0.0.1 -- \
     harness "$@" cluster=auto cluster.notice="$notice"' harness "$@" &
 step=$!

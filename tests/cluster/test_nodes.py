@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.machines import Machines, environment, machines
-from tests.conftest import PLUGIN, Run, toy
+from tests.conftest import Run, toy
 
 pytestmark = pytest.mark.cluster
 
@@ -96,14 +96,3 @@ def test_a_node_that_does_not_see_the_output_is_refused_by_name(harness: Run, fe
     assert done.returncode == 2, done.stderr
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert f"does not see {output} (output_dir)" in line
-
-
-@pytest.mark.parametrize(
-    ("address", "says"),
-    [("nowhere", "no address of a cluster"), ("127.0.0.1:1", "no Ray cluster answers"), ("ray://127.0.0.1:10001", "no address")],
-)
-def test_an_address_without_a_cluster_is_refused_in_a_line(harness: Run, tmp_path: Path, address: str, says: str) -> None:
-    done = harness(*toy(tmp_path, "cluster=address", f"cluster.address='{address}'", "arms=mean_label"), cwd=PLUGIN)
-    assert done.returncode == 2, done.stderr
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert says in line
