@@ -176,6 +176,7 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
             super().__init__(metric=None, mode=None)
 
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            watch.look()  # where nothing runs, Tune asks for a trial again and again, and ends no step
             if queue.leaving or not (queue.waiting or queue.handed):
                 return Searcher.FINISHED  # type: ignore[return-value]  # Ray's own marker is a text
             job = queue.hand(trial_id)
@@ -236,11 +237,15 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
                 timer.start()
 
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            self.look()
+
+        def look(self) -> None:
+            """Whether all of the cluster was told to leave, or none of it has had room for anything for too long."""
             now = time.monotonic()
             if now - self.looked_at < 2:
                 return
             self.looked_at = now
-            if where.nodes.left and not where.nodes.now():  # all of the cluster was told to leave
+            if where.nodes.left and not where.nodes.now():
                 queue.leaving = True
             if not queue.stuck():
                 self.moving_at = now
