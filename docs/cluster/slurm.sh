@@ -23,13 +23,17 @@ notice=$SLURM_SUBMIT_DIR/.leave-$SLURM_JOB_ID             # seen by all nodes: a
 rm -f "$notice"
 trap 'touch "$notice"' USR1 TERM
 
-# A worker that is up before the head waits for it; `ray symmetric-run` itself would give up after half a minute.
+# A worker waits for the head, and joins again where it could not: `ray symmetric-run` would give up.
 export HEAD port notice GPUS
 srun bash -c '
-  [ "$SLURM_NODEID" = 0 ] || until (: < "/dev/tcp/$HEAD/$port") 2> /dev/null; do sleep 1; done
-  exec ray symmetric-run --address "$HEAD:$port" --min-nodes "$SLURM_NNODES" \
-    --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$GPUS" --dashboard-host=127.0.0.1 -- \
-    harness "$@" cluster=auto cluster.notice="$notice"' harness "$@" &
+  run() {
+    ray symmetric-run --address "$HEAD:$port" --min-nodes "$SLURM_NNODES" --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$GPUS" \
+      --dashboard-host=127.0.0.1 -- harness "$@" cluster=auto cluster.notice="$notice"
+  }
+  there() { (: < "/dev/tcp/$HEAD/$port") 2> /dev/null; }
+  if [ "$SLURM_NODEID" = 0 ]; then run "$@"; exit; fi
+  until there; do sleep 1; done
+  while there; do run "$@"; sleep 2; done' harness "$@" &
 step=$!
 wait $step; status=$?
 while kill -0 $step 2> /dev/null; do wait $step; status=$?; done   # a signal ends a wait
