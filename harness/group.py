@@ -88,11 +88,12 @@ def train(job: Job, spec: StageSpec, store: Store, report: object, *, workers: i
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    stopped, *leaving = [store.file(spec.fit, name) for name in said]
-    if stopped.is_file():
-        raise FitError(stopped.read_text(encoding="utf-8"))
-    if left := [path for path in leaving if path.is_file()]:
-        raise Left(sorted(filter(None, {path.read_text(encoding="utf-8").strip() for path in left})))
+    stopped, *leaving = [file.read_text(encoding="utf-8") if (file := store.file(spec.fit, name)).is_file() else None for name in said]
+    store.remove(*(store.fit_folder(spec.fit) / name for name in said))
+    if stopped is not None:
+        raise FitError(stopped)
+    if left := [node.strip() for node in leaving if node is not None]:
+        raise Left(sorted(filter(None, set(left))))
 
 
 def _backend() -> Any:

@@ -24,7 +24,7 @@ ONE = ("arms=toy", "fold=0", "seed=0", "tracker=none", "baseline.stages.brightne
 
 
 def scores(output: Path) -> pl.DataFrame:
-    return Store(output / "store").records().select("evaluation", "setting", "score", "sha256").sort("evaluation")
+    return Store(output / "store").records().select("evaluation", "setting", "score", "sha256").sort("setting")
 
 
 @pytest.fixture(scope="module")
