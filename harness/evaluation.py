@@ -154,6 +154,8 @@ def run(
                         if spec.fit != job.name and (known := store.failure(spec.fit)) and failures.given_up(known):
                             raise FitError(f"the stage {spec.name} that it needs has failed: {known.get('error')}")
                         (train or partial(train_here, leaving=leaving))(job, spec, store, report)
+                    elif (store.fit_folder(spec.fit) / "checkpoint").is_dir():  # of one that was killed when all was written
+                        _checkpoints(store, store.fit_folder(spec.fit) / "checkpoint", {})[1]()
         except (FitError, RequestError) as error:
             _fail(store, job.name, failures.of(job, error))
             progress.end()

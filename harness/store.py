@@ -28,7 +28,7 @@ What holds whoever dies, and whenever:
 - What is not what was written is never read. It is set aside as ``*.corrupt``, that is said, and it counts as missing.
 - An evaluation is done where its record with its sums, its predictions and its provenance are there; a fit where ``fit.json`` is and
   all files it names. What is not done is done again by the same command, and from the same seeds.
-- No time decides anything: packs and archives are ordered by their number, and a temporary file by whether somebody holds it.
+- No time decides anything: packs and archives are ordered by their number, and a temporary file is removed when nobody holds it.
 
 Files of older stores, which have no hash, are read as they are.
 """
@@ -42,6 +42,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ HASHED = 32
 ARCHIVE = 2**26
 """Bytes of predictions after which the next archive begins."""
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: a temporary name in the same folder, flushed to the disk, then a rename.
@@ -116,15 +119,38 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        while True:
+            with temporary.open("wb") as file:
+                with contextlib.suppress(OSError):  # where nothing can be locked, nothing is tidied up either
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                with contextlib.suppress(FileNotFoundError):  # tidied up by somebody else before it was locked
+                    temporary.replace(path)
+                    return
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+def as_os_error(error: Exception) -> OSError:
+    """An error of a library that says the number of the system's error in its text only."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"(?:code: |os error )(\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
+def tidy(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed: those that nobody holds."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(".?*.*"):
+            if _TEMPORARY.fullmatch(path.name):
+                with contextlib.suppress(OSError), path.open("rb+") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> RequestError:
@@ -342,6 +368,7 @@ class Store:
             handle.close()  # whoever held it has removed it meanwhile: there is another, or none
         with handle:
             try:
+                tidy(self.fit_folder(fit))
                 yield
             finally:
                 with contextlib.suppress(OSError):
@@ -514,6 +541,15 @@ class Store:
                 self._pack_records(self._loose())
             if self.elsewhere is None and self._count("predictions", ".parquet") > max(above, LOOSE):  # a bucket minds no number
                 self._archive_predictions()
+            if not above:
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """What was left by who was killed: half-written files, and failures of evaluations that were made since."""
+        self.remove(*(self.root / "failures" / f"{name}.json" for name in self._failures().keys() - self.failures().keys()))
+        if self.elsewhere is None:
+            for folder in ("records", "predictions", "provenance", "failures"):
+                tidy(self.root / folder)
 
     def _count(self, folder: str, ending: str) -> int:
         looked = self._looked(folder, lambda name: name.endswith(ending)) if folder == "records" else self.root / folder
@@ -626,6 +662,12 @@ class Store:
             return None
 
     def failures(self) -> dict[str, dict[str, Any]]:
+        """What is remembered, by name. An evaluation that has a record has not failed: who made it was killed before it forgot."""
+        found = self._failures()
+        made = self.done(found) if found else set()
+        return {name: failure for name, failure in found.items() if name not in made}
+
+    def _failures(self) -> dict[str, dict[str, Any]]:
         names = [path.stem for path in sorted(self._looked("failures").glob("*.json"))]
         return {name: known for name in names if (known := self.failure(name)) is not None}
 

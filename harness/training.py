@@ -16,6 +16,7 @@ import os
 import shutil
 import socket
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from harness.descent import Descent, Objective
 from harness.errors import FitError, RequestError
 from harness.frames import Frames
 from harness.preemption import Preempted
+from harness.store import as_os_error, cannot_write
 from harness.trainer import Augment, Trainer
 from harness.weighting import Weighting
 
@@ -250,13 +252,24 @@ def load(stage: Stage, state: State) -> nn.Module:
 
 
 def save_weights(state: State, path: Path) -> None:
-    """Write a safetensors file, whole or not at all."""
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        RequestError: The disk is full or the folder cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(state, partial)
-    partial.replace(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise cannot_write(path, as_os_error(error)) from error
 
 
 def load_weights(path: Path) -> State:
