@@ -18,7 +18,7 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,11 +112,12 @@ class Local:
 
     def keep(self, name: str, write: Callable[[Path], object]) -> None:
         coming = self.folder / "coming"
-        if self.rank == 0:
-            shutil.rmtree(coming, ignore_errors=True)  # of a run that was killed while it wrote
-            coming.mkdir(parents=True)
-        self._meet()
-        write(coming)
+        with _written(coming):
+            if self.rank == 0:
+                shutil.rmtree(coming, ignore_errors=True)  # of a run that was killed while it wrote
+                coming.mkdir(parents=True)
+            self._meet()
+            write(coming)
         self._meet()
         if self.rank == 0:
             older = [folder for folder in self.folder.glob("epoch-*") if folder.name != name]
@@ -129,6 +130,20 @@ class Local:
     def _meet(self) -> None:
         if self.world > 1:
             dist.barrier()
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """What cannot be written to the end is removed, so that it takes no room of what a user frees, and told in one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        system = as_os_error(error)
+        raise cannot_write(path, system) from system
 
 
 @dataclass(frozen=True)
@@ -257,19 +272,15 @@ def save_weights(state: State, path: Path) -> None:
     Raises:
         RequestError: The disk is full or the folder cannot be written.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with _written(partial):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, partial)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise cannot_write(path, as_os_error(error)) from error
 
 
 def load_weights(path: Path) -> State:

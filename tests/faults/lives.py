@@ -1,5 +1,7 @@
 """Kill a process at every step that it takes in the folder of a store, run the same again, and look at what is there then.
 
+With ``starve`` for ``kill``, the disk is full after a number of pages, which a small tmpfs is; that takes root.
+
 Run as a program in a process of its own, which starts no thread before it forks, as its environment tells it not to: of every life one
 process goes undisturbed and counts its steps; for each of them another process is killed there, and a third does the same to the end. One
 line of JSON is printed a life::
@@ -22,6 +24,7 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -106,7 +109,7 @@ def content(output: Path) -> dict[str, Any]:
             found[f"file {path.relative_to(store.root)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.is_file() and not path.name.endswith((".records.parquet", ".units.parquet")) and path.name not in written_again:
             found[f"file {path.relative_to(store.root)}"] = "there"
-        elif path.is_dir():
+        elif path.is_dir() and (path.name != "failures" or any(path.iterdir())):
             found[f"folder {path.relative_to(store.root)}"] = "there"
     return found
 
@@ -251,7 +254,52 @@ def live(life: Life, prepare: Life | None, jobs: list[Any], before: Path | None,
     return undisturbed
 
 
-def main(scratch: Path) -> None:
+def starve(jobs: list[Any], scratch: Path) -> None:
+    """The whole life on a disk that is full after so many pages, for every number of pages from one to enough; then there is room."""
+    undisturbed, disk = scratch / "roomy", scratch / "disk"
+    disk.mkdir()
+
+    def whole(output: Path) -> None:
+        fitted(jobs, output)
+        packed(jobs, output)
+
+    expected = asked(lambda: [whole(undisturbed), content(undisturbed)][1], scratch / "roomy-expected")
+
+    def hungry() -> list[str]:
+        """What it said, and what is not as it should be."""
+        from harness.errors import RequestError
+
+        try:
+            whole(disk)
+        except RequestError as error:
+            said = [str(error)]
+        except AssertionError as error:
+            said = [failure["error"] for failure in error.args[0].values()] or ["failed, and does not say why"]
+        else:
+            said = []
+        content(disk)  # raises where predictions that a record names are not what was written
+        return said + [f"left: {path.name}" for path in disk.rglob("*") if ".corrupt" in path.name]
+
+    def fed() -> list[str]:
+        whole(disk)
+        found = content(disk)
+        return sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+
+    told = []
+    for pages in range(1, 200):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4 * pages}k", "tmpfs", str(disk)], check=True)
+        try:
+            said = asked(hungry, scratch / "said")
+            subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+            told.append({"pages": pages, "said": said, "different": asked(fed, scratch / "different")})
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+        if not said:
+            break
+    print(json.dumps({"life": "starved", "disks": told}))
+
+
+def main(what: str, scratch: Path) -> None:
     jobs = asked(lambda: planned(scratch / "cache"), scratch / "jobs")
 
     def modules() -> list[str]:
@@ -262,10 +310,13 @@ def main(scratch: Path) -> None:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     gc.freeze()  # what is imported is looked through by no child
+    if what == "starve":
+        starve(jobs, scratch)
+        return
     before = None
     for life, prepare in LIVES:
         before = live(life, prepare, jobs, before, scratch)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))
