@@ -1,6 +1,7 @@
 """Kill a process at every step that it takes in the folder of a store, run the same again, and look at what is there then.
 
-With ``starve`` for ``kill``, the disk is full after a number of pages, which a small tmpfs is; that takes root.
+Other arguments than ``kill`` disturb lives in other ways. With ``starve``, the disk is full after a number of pages, which a small tmpfs
+is; that takes root.
 
 Run as a program in a process of its own, which starts no thread before it forks, as its environment tells it not to: of every life one
 process goes undisturbed and counts its steps; for each of them another process is killed there, and a third does the same to the end. One
@@ -19,6 +20,7 @@ import dataclasses
 import gc
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import pickle
@@ -26,6 +28,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -114,15 +117,18 @@ def content(output: Path) -> dict[str, Any]:
     return found
 
 
-def evaluate(jobs: list[Any], output: Path, most: int | None = None) -> None:
-    """Do the jobs, or the first evaluations of each."""
+def evaluate(jobs: list[Any], output: Path, most: int | None = None) -> int:
+    """Do the jobs, or the first evaluations of each; how many evaluations were made."""
     from harness import evaluation
     from harness.store import Store
 
+    made = 0
     for job in jobs:
         entries = [(baseline, arm, wanted[:most]) for baseline, arm, wanted in job.entries]
         outcome = evaluation.run(dataclasses.replace(job, entries=entries), Store(output / "store"))
         assert not outcome.failed, Store(output / "store").failures()
+        made += outcome.made
+    return made
 
 
 def gather(output: Path) -> None:
@@ -299,6 +305,58 @@ def starve(jobs: list[Any], scratch: Path) -> None:
     print(json.dumps({"life": "starved", "disks": told}))
 
 
+def at_once(jobs: list[Any], scratch: Path) -> None:
+    """Eight processes with one store and the same jobs, beginning at the same time: what was made by each, and what there is then."""
+    output = scratch / "output"
+
+    def one() -> list[Any]:
+        made = [evaluate(jobs, output, 1), gather(output), evaluate(jobs, output), gather(output)]
+        return [made[0], made[2]]
+
+    answers = [scratch / f"made-{number}" for number in range(8)]
+    processes = [child(partial(_answer, one, answer)) for answer in answers]
+    statuses = [os.waitpid(process, 0)[1] for process in processes]
+    made = [pickle.loads(answer.read_bytes()) for answer in answers if answer.is_file()]
+    whole = asked(lambda: content(output), scratch / "content")
+    alone = asked(
+        lambda: [fitted(jobs, scratch / "alone"), packed(jobs, scratch / "alone"), content(scratch / "alone")][2], scratch / "other"
+    )
+    different = sorted(key for key in whole.keys() | alone.keys() if whole.get(key) != alone.get(key))
+    print(json.dumps({"life": "at once", "statuses": statuses, "made": made, "different": different}))
+
+
+def _answer(action: Callable[[], object], answer: Path) -> None:
+    answer.write_bytes(pickle.dumps(action()))
+
+
+def jumping(jobs: list[Any], scratch: Path) -> None:
+    """A clock that jumps days ahead and back between any two looks at it, and every record says it was written before the last."""
+    steady, output = scratch / "steady", scratch / "jumping"
+
+    def jump() -> dict[str, Any]:
+        from harness import evaluation, failures, progress
+        from harness.store import Store
+
+        looks, seconds, nanoseconds = itertools.count(), time.time, time.time_ns
+        days = lambda: 86400 * (-1) ** next(looks) * (next(looks) % 7)  # noqa: E731
+        time.time = lambda: seconds() + days()
+        time.time_ns = lambda: nanoseconds() + 10**9 * days()
+        assert progress.time.time is time.time
+        evaluation.now = failures.now = lambda: f"{2030 - next(looks):04d}-01-01T00:00:00+00:00"
+        made = [evaluate(jobs, output, 1), gather(output), evaluate(jobs, output), gather(output), evaluate(jobs, output)]
+        store = Store(output / "store")
+        fits, records = store.fits(), store.records()
+        spent = [known["seconds"] for known in fits] + [epoch["seconds"] for known in fits for epoch in store.history(known["fit"])]
+        spent += [value for name in ("seconds", "fit_seconds", "gpu_seconds") for value in records[name]]
+        return {"made": made, "least": min(spent), "looks": next(looks), "content": content(output)}
+
+    expected = asked(lambda: [fitted(jobs, steady), packed(jobs, steady), content(steady)][2], scratch / "steady-content")
+    told = asked(jump, scratch / "jumped")
+    found = told.pop("content")
+    different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    print(json.dumps({"life": "jumping", "different": different, **told}))
+
+
 def main(what: str, scratch: Path) -> None:
     jobs = asked(lambda: planned(scratch / "cache"), scratch / "jobs")
 
@@ -310,8 +368,8 @@ def main(what: str, scratch: Path) -> None:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     gc.freeze()  # what is imported is looked through by no child
-    if what == "starve":
-        starve(jobs, scratch)
+    if what != "kill":
+        {"starve": starve, "at once": at_once, "jump": jumping}[what](jobs, scratch)
         return
     before = None
     for life, prepare in LIVES:
