@@ -6,6 +6,7 @@ the highest number counts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import struct
@@ -37,6 +38,13 @@ def without(archive: Path, gone: set[str]) -> bytes:
     """The archive as it is without some of its members."""
     kept = [name for name in members(archive) if name not in gone]
     return made({name: _slice(archive, name) for name in kept})
+
+
+def each(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """The members of an archive by name; those whose place in it is damaged are left out."""
+    for name in members(archive):
+        with contextlib.suppress(struct.error):
+            yield name, _slice(archive, name)
 
 
 def found(folder: Path, name: str) -> Iterator[bytes]:

@@ -18,13 +18,15 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,11 @@ import numpy as np
 import polars as pl
 
 from harness.errors import RequestError, did_you_mean
+from harness.identity import address, address_of_frame
 from harness.images import Images, container_of
 from harness.samples import Problems
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Raised whenever the same image and transform would give other pixels."""
@@ -135,7 +140,8 @@ class Frames:
         names = pl.Series(self._chunks, dtype=pl.String)
         chunk = names.gather(pl.Series(self._chunk).replace(-1, None)).alias("chunk")
         table = pl.DataFrame([chunk, pl.Series("row", self._row), pl.Series("digest", self.digests, dtype=pl.String)])
-        _write_parquet(table, Path(path), {"frame": json.dumps(self._frame)})
+        frame = json.dumps(self._frame)
+        _write_parquet(table, Path(path), {"frame": frame, "address": address([frame, address_of_frame(table)])})
 
     @classmethod
     def load(cls, path: str | Path) -> Frames:
@@ -145,8 +151,10 @@ class Frames:
             RequestError: No such file, or none of ours.
         """
         try:
-            frame = json.loads(pl.read_parquet_metadata(path)["frame"])
-            table = pl.read_parquet(path)
+            facts = pl.read_parquet_metadata(path)
+            frame, table = json.loads(facts["frame"]), pl.read_parquet(path)
+            if facts.get("address") not in (None, address([facts["frame"], address_of_frame(table)])):
+                raise ValueError("they are not what was written")
             names = table["chunk"].drop_nulls().unique().sort()
             chunk = table["chunk"].replace_strict(names, pl.arange(len(names), eager=True), default=-1, return_dtype=pl.Int32).fill_null(-1)
             return cls(names.to_list(), chunk.to_numpy(), table["row"].to_numpy(), table["digest"].to_numpy().astype(str), tuple(frame))
@@ -199,6 +207,7 @@ class Frames:
         if chunk not in self._maps:
             path, record = self._chunks[chunk], math.prod(self._frame) + _KEY_BYTES
             try:
+                _check(path, self._chunks)
                 count, rest = divmod(Path(path).stat().st_size, record)
                 if rest or not count:
                     raise OSError("it was cut short")
@@ -476,6 +485,72 @@ def _size_and_times(path: str) -> tuple[int | None, int | None, int | None]:
     except (OSError, ValueError):
         return None, None, None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+_sound: dict[str, tuple[int | None, ...]] = {}
+"""Chunk → its size and times when this process last knew that it is what its name says."""
+
+
+def _check(path: str, chunks: Sequence[str]) -> None:
+    """Refuse a chunk that is not what its name says. It is read only if its size or times have changed since it was last read.
+
+    Args:
+        path: Of the chunk.
+        chunks: Others that may be asked for next: whether they have changed is looked up with it.
+
+    Raises:
+        RequestError: It is damaged, and set aside, so that it is filled again.
+    """
+    if path in _sound and _sound[path] == _size_and_times(path):
+        return
+    chunk = Path(path)
+    known = _known_chunks(str(chunk.parent.parent / "digests.parquet"), tuple(chunks)) if path not in _sound else {}
+    before = _size_and_times(path)
+    if known.get(path) != (*before, chunk.stem) and not whole(chunk):
+        _set_aside(chunk)
+        raise RequestError(
+            "a chunk of the frame cache is damaged", where=path, remedy="it is set aside: run it again to decode its images again"
+        )
+    _sound[path] = before
+
+
+@lru_cache(maxsize=8)
+def _known_chunks(index: str, chunks: tuple[str, ...]) -> dict[str, tuple[int | str, ...]]:
+    """Chunk → its size, its times and its name, when it was last read; only of chunks whose digest somebody has remembered."""
+    try:
+        rows = pl.scan_parquet(index).filter(pl.col("path").is_in(chunks)).collect()
+    except (OSError, pl.exceptions.PolarsError):
+        return {}
+    return {path: (size, mtime, ctime, digest.hex()) for path, size, mtime, ctime, digest in rows.iter_rows()}
+
+
+def look_at(frames: Frames) -> None:
+    """Make sure that every chunk is there and what was written, and remember that they are.
+
+    Raises:
+        RequestError: One is not; a damaged one is set aside.
+    """
+    problems = Problems()
+    for cache in {chunk.parent.parent for chunk in frames.chunks}:
+        chunks = [str(chunk) for chunk in frames.chunks if chunk.parent.parent == cache]
+        index = _Digests(cache / "digests.parquet", problems)
+        files = index.look_up(chunks)
+        for path, size, digest in files.select("path", "size", "digest").iter_rows():
+            chunk = Path(path)
+            if size is None:
+                raise _lost(chunk, FileNotFoundError("it is gone"))
+            if (digest.hex() if digest else None) != chunk.stem and not whole(chunk):
+                _set_aside(chunk)
+                raise RequestError("a chunk of the frame cache is damaged", where=path, remedy="its images are decoded again")
+            _sound[path] = _size_and_times(path)
+        with suppress(OSError):  # a cache that may only be read
+            index.remember(files.with_columns(digest=pl.Series([bytes.fromhex(Path(path).stem) for path in chunks], dtype=pl.Binary)))
+
+
+def _set_aside(chunk: Path) -> None:
+    logger.warning("%s is not what was written; it is set aside, and its images are decoded again", chunk)
+    with suppress(OSError):
+        chunk.replace(chunk.with_suffix(".corrupt"))
 
 
 def whole(chunk: Path) -> bool:

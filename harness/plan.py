@@ -327,7 +327,8 @@ def _write_split(path: Path, split: Split, proof: Mapping[str, Any]) -> None:
     """Beside the snapshot: folds come from scikit-learn, whose import takes longer than reading a finished sweep may."""
     parts = [pl.DataFrame({"part": part, "row": getattr(split, part)}, {"part": pl.String, "row": pl.Int64}) for part in splits.PARTS]
     buffer = io.BytesIO()
-    pl.concat(parts).write_parquet(buffer, metadata={"name": split.name, "proof": identity.canonical(proof)})
+    rows, facts = pl.concat(parts), {"name": split.name, "proof": identity.canonical(proof)}
+    rows.write_parquet(buffer, metadata=facts | {"address": identity.address([facts, identity.address_of_frame(rows)])})
     write_atomically(path, buffer.getvalue())
 
 
@@ -335,6 +336,9 @@ def _read_split(path: Path) -> tuple[Split, dict[str, Any]] | None:
     try:
         facts = pl.read_parquet_metadata(path)
         parts = pl.read_parquet(path)
+        told = {name: facts[name] for name in ("name", "proof")}
+        if facts.get("address") not in (None, identity.address([told, identity.address_of_frame(parts)])):
+            raise ValueError("it is not what was written")
         return Split(facts["name"], *(parts.filter(part=part)["row"].to_numpy() for part in splits.PARTS)), json.loads(facts["proof"])
     except (OSError, KeyError, ValueError, pl.exceptions.PolarsError):
         return None

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import stat
@@ -25,9 +26,12 @@ import polars as pl
 from harness import identity
 from harness.config import instantiate
 from harness.errors import RequestError
-from harness.frames import Frames, Transform, fill, whole
+from harness.frames import Frames, Transform, fill, look_at, whole
 from harness.samples import Reading, check
+from harness.sealed import seal, sha256_of, unseal
 from harness.store import Store, write_atomically
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -70,8 +74,19 @@ def load(folder: Path) -> Snapshot:
 
     Raises:
         FileNotFoundError: It is not there or not whole.
+        RequestError: Something in it is not what was written; that is set aside, so that the data are read again.
     """
-    known = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
+    try:
+        known = unseal((folder / "snapshot.json").read_bytes())
+        damaged = [folder / name for name, sha256 in known.get("files", {}).items() if sha256_of(folder / name) != sha256]
+    except ValueError:
+        damaged = [folder / "snapshot.json"]
+    for path in damaged:
+        logger.warning("%s is not what was written; it is set aside, and the data are read again", path)
+        with contextlib.suppress(OSError):
+            path.replace(path.with_name(f"{path.name}.corrupt"))
+    if damaged:
+        raise RequestError(f"the data as they were read are damaged: {damaged[0]}", where="output_dir", remedy="run it again")
     return Snapshot(folder, known["fingerprint"], known["root"], known["synthetic"])
 
 
@@ -138,7 +153,8 @@ def take(task: Mapping[str, Any], cache: Path, progress: Progress | None = None)
     frames.save(folder / "frames.parquet")
     where = {"fingerprint": fingerprint, "root": str(root)}
     facts = where | {"synthetic": synthetic, "dataset": task["dataset"]["name"], "frames": task["frames"]}
-    write_atomically(folder / "snapshot.json", json.dumps(facts, indent=1).encode())
+    facts["files"] = {name: identity.address_of_file(folder / name) for name in ("samples.parquet", "problems.parquet")}
+    write_atomically(folder / "snapshot.json", seal(facts, indent=1))
     write_atomically(signature, json.dumps(where).encode())
     return load(folder)
 
@@ -203,6 +219,7 @@ def _look_at(taken: Snapshot) -> None:
         RequestError, OSError, PolarsError: Something is not there or not whole.
     """
     chunks = pl.read_parquet(taken.folder / "frames.parquet", columns=["chunk"]).with_row_index("place")
+    look_at(taken.frames)
     taken.frames[chunks.group_by("chunk").agg(pl.col("place").first())["place"].to_numpy()]
     frames, samples, _ = len(taken.frames), taken.samples.height, taken.problems.height
     if frames != samples:

@@ -113,6 +113,8 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: a temporary name in the same folder, flushed to the disk, then a rename.
 
+    The temporary file is locked as long as somebody writes it, so that one that is not was left by a process that died.
+
     Raises:
         RequestError: The disk is full or the folder cannot be written.
     """
@@ -283,11 +285,16 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
-            self._set_aside(self.fit_folder(fit) / "fit.json")
+            self.set_aside(self.fit_folder(fit) / "fit.json")
             return None
 
-    def whole(self, fit: str) -> bool:
-        """Whether a fit is finished and its files are what it was finished with; one that is not is set aside, to be fitted again."""
+    def whole(self, fit: str, sha256: Callable[[Path], str] = sha256_of) -> bool:
+        """Whether a fit is finished and its files are what it was finished with; one that is not is set aside, to be fitted again.
+
+        Args:
+            fit: Its name.
+            sha256: Of a file.
+        """
         known = self.fit(fit)
         if known is None:
             return False
@@ -296,17 +303,24 @@ class Store:
                 continue
             path = self.file(fit, name)
             try:
-                intact = sha256_of(path) == known[key]
+                intact = sha256(path) == known[key]
             except FileNotFoundError:
                 intact = False
                 logger.warning("%s is gone; it is made again when the sweep is run", path)
             else:
                 if not intact:
-                    self._set_aside(path)
+                    self.set_aside(path)
             if not intact:
-                self._set_aside(self.fit_folder(fit) / "fit.json", said=False)
+                self.set_aside(self.fit_folder(fit) / "fit.json", said=False)
                 return False
         return True
+
+    def lost_fits(self) -> list[str]:
+        """Fits that were finished and are no more, because something of them was damaged or is gone; not those whose folder is."""
+        folder = self.root / "fits"
+        names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+        marks = ("fit.json.corrupt", FIT_FILES["weights"])
+        return [name for name in names if self.fit(name) is None and any((folder / name / mark).is_file() for mark in marks)]
 
     def history(self, fit: str) -> list[dict[str, Any]]:
         """Losses by epoch of a finished fit; empty where the file is gone or not what was written."""
@@ -319,7 +333,7 @@ class Store:
         except FileNotFoundError:
             return []
         except ValueError:
-            self._set_aside(path)
+            self.set_aside(path)
             return []
         return told
 
@@ -342,10 +356,17 @@ class Store:
         for path in sorted(folder.glob(f"embeddings-{rows}*.npy"), reverse=True):
             with contextlib.suppress(FileNotFoundError):
                 data = path.read_bytes()
-                if _as_named(path, data):
+                if self.as_named(path, lambda _, data=data: hashlib.sha256(data).hexdigest()):  # type: ignore[misc]
                     return data
-                self._set_aside(path)
         return None
+
+    def as_named(self, path: Path, sha256: Callable[[Path], str] = sha256_of) -> bool:
+        """Whether a file is what the hash in its name says, if it has one; one that is not is set aside."""
+        named = _hashed(path)
+        intact = named is None or sha256(path)[:HASHED] == named
+        if not intact:
+            self.set_aside(path)
+        return intact
 
     @contextlib.contextmanager
     def lock(self, fit: str) -> Iterator[None]:
@@ -422,7 +443,7 @@ class Store:
             raise RequestError(f"the predictions are gone: {file}", remedy="run the sweep again")
         if not file.is_file():
             self.write(file, seen)
-        aside = self._set_aside(file)
+        aside = self.set_aside(file)
         raise RequestError(f"the predictions are not what was written: {file}", remedy=f"set aside as {aside.name}; run the sweep again")
 
     @staticmethod
@@ -450,7 +471,7 @@ class Store:
         except ValueError:
             kept = {}
         if not kept or address(kept) != name:
-            self._set_aside(path)
+            self.set_aside(path)
             return {}
         return kept
 
@@ -493,7 +514,7 @@ class Store:
     def done(self, among: Iterable[str] | None = None) -> set[str]:
         """The evaluations, of all or of some, that have a readable record, and of which predictions and provenance are there."""
         among = None if among is None else set(among)
-        found = {name: (record["predictions"], record["provenance"]) for name, (record, _) in self._loose(among).items()}
+        found = {name: (record.get("predictions"), record.get("provenance")) for name, (record, _) in self._loose(among).items()}
         asked = pl.lit(True) if among is None else pl.col("evaluation").is_in(sorted(among))
         wanted = ("evaluation", "predictions", "provenance")
         for rows in self._packed("records", lambda path: pl.scan_parquet(path).select(wanted).filter(asked).collect()):
@@ -501,7 +522,7 @@ class Store:
                 found.setdefault(name, (predictions, provenance))
         if self.elsewhere:  # what is not here may be there
             return set(found)
-        predictions = self._predictions_among({path for path, _ in found.values()} - {None})
+        predictions = self._predictions_among({path for path, _ in found.values() if path})
         provenances = {
             name for name in {name for _, name in found.values()} if name and (self.root / "provenance" / f"{name}.json").is_file()
         }
@@ -625,6 +646,14 @@ class Store:
                 else:
                     self.write(archive, archives.without(archive, names))
 
+    def repair_archive(self, archive: Path, damaged: set[str]) -> None:
+        """Set an archive aside of which members are not what was written, and keep the others."""
+        with self._packing():
+            kept = archives.without(archive, damaged) if set(archives.members(archive)) - damaged else None
+            self.set_aside(archive)
+            if kept:
+                self.write(archive, kept)
+
     @contextlib.contextmanager
     def _packing(self, *, wait: bool = True) -> Iterator[bool]:
         """Whether the packs are ours to change."""
@@ -658,7 +687,7 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError:
-            self._set_aside(path)
+            self.set_aside(path)
             return None
 
     def failures(self) -> dict[str, dict[str, Any]]:
@@ -691,11 +720,11 @@ class Store:
                 path.stat()  # records go before their sums, so that these are missed where that is still there
                 damaged.append(path)
         for path in damaged:
-            self._set_aside(path)
+            self.set_aside(path)
         lost = {_number(path) for path in damaged}
         for path in packs:
             if _number(path) in lost and path not in damaged:
-                self._set_aside(path, said=False)
+                self.set_aside(path, said=False)
         return [path for path in by_kind[kind] if _number(path) not in lost]
 
     def _packed(self, kind: str, read: Callable[[Path], pl.DataFrame]) -> list[pl.DataFrame]:
@@ -720,7 +749,7 @@ class Store:
             except FileNotFoundError:  # packed by somebody else meanwhile
                 continue
             except (ValueError, KeyError, TypeError):
-                self._set_aside(path)
+                self.set_aside(path)
         return found
 
     @staticmethod
@@ -737,7 +766,8 @@ class Store:
         self.write(path, data)
         return path
 
-    def _set_aside(self, path: Path, *, said: bool = True) -> Path:
+    def set_aside(self, path: Path, *, said: bool = True) -> Path:
+        """Give a file that is not what was written another name, under which nobody reads it, and say so."""
         aside = path.with_name(f"{path.name}.corrupt")
         if said:
             logger.warning("%s is not what was written; it is set aside as %s and made again when the sweep is run", path, aside.name)
@@ -757,10 +787,6 @@ def _hashed(path: Path) -> str | None:
     """The hash in a name, after the last hyphen and before the first full stop; None in names of older stores."""
     found = path.name.partition(".")[0].rpartition("-")[2]
     return found if len(found) == HASHED else None
-
-
-def _as_named(path: Path, data: bytes) -> bool:
-    return _hashed(path) in (None, _hash(data))
 
 
 def _number(pack: Path) -> int:

@@ -17,9 +17,9 @@ from typing import Any
 import polars as pl
 
 from harness import failures as failed_ones
+from harness import integrity, snapshot
 from harness import output as outputs
 from harness import plan as plans
-from harness import snapshot
 from harness import tuning as tunings
 from harness.config import Config, compose, use
 from harness.errors import RequestError
@@ -97,8 +97,10 @@ def run(prepared: Prepared, *, stop: bool = False, say: Say = lambda _: None) ->
         FitError: It was stopped by a failure.
     """
     store = prepared.store
+    integrity.check(store)
+    aside = integrity.set_aside(store)
     pending = prepared.plan.pending(store)
-    if pending.is_empty():
+    if pending.is_empty() and not prepared.plan.jobs.keys() & {*store.lost_fits()}:
         return prepared
     prepared.output.check(write=True)
     from harness import scheduler
@@ -123,13 +125,15 @@ def run(prepared: Prepared, *, stop: bool = False, say: Say = lambda _: None) ->
                     progress=lambda ended, done, now: advance(done, total, f"{ended} of {chains} fits{', ' if now else ''}{now}"),
                 )
             store.pack()
+            for path in sorted(integrity.set_aside(store).items() - aside.items()):  # by a worker, which nobody hears
+                say(f"{path[0].with_suffix('')} was not what was written; it is set aside as {path[0].name}")
 
         if (pending["phase"] == "tuning").any():
             first = pending.filter((pl.col("phase") != "refit").fill_null(True))
             carry_out(first, "tuning: ")
             prepared = planned_again(prepared)
             pending = prepared.plan.pending(store).join(first, on="evaluation", how="anti", maintain_order="left")
-        if not pending.is_empty():
+        if not pending.is_empty() or prepared.plan.jobs.keys() & {*store.lost_fits()}:
             carry_out(pending, "refitting: " if (pending["phase"] == "refit").any() else "")
     return prepared
 
@@ -175,6 +179,8 @@ def missing_jobs(plan: Plan, pending: pl.DataFrame, store: Store) -> dict[str, J
         ]
         if entries:
             jobs[name] = dataclasses.replace(job, entries=entries)
+    for name in plan.jobs.keys() & {*store.lost_fits()} - jobs.keys():
+        jobs[name] = dataclasses.replace(plan.jobs[name], entries=[])
     for name in [spec.fit for job in list(jobs.values()) for spec in job.stages[:-1]]:
         if name not in jobs and store.fit(name) is None:
             jobs[name] = dataclasses.replace(plan.jobs[name], entries=[])

@@ -165,6 +165,35 @@ def test_a_snapshot_that_is_not_whole_is_made_again(root: Path, cache: Path, nam
     assert again.problems.is_empty()
 
 
+def flip(path: Path, place: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.4, 0.9])
+@pytest.mark.parametrize("name", ["samples.parquet", "frames.parquet", "snapshot.json", "problems.parquet", "chunk"])
+def test_one_changed_bit_of_what_was_read_is_found_and_it_is_read_again(root: Path, cache: Path, name: str, place: float) -> None:
+    first = snapshot.take(task(root), cache)
+    samples, expected = first.samples, first.frames[np.arange(96)]
+    path = next(cache.glob("frames/*/*.frames")) if name == "chunk" else first.folder / name
+    written = path.read_bytes()
+    flip(path, place)
+    again = snapshot.take(task(root), cache)
+    assert again.samples.equals(samples)
+    np.testing.assert_array_equal(again.frames[np.arange(96)], expected)
+    assert path.read_bytes() == written
+
+
+def test_a_worker_trains_on_no_pixel_that_was_changed_since_the_frames_were_taken(root: Path, cache: Path) -> None:
+    folder = snapshot.take(task(root), cache).folder
+    (chunk,) = cache.glob("frames/*/*.frames")
+    flip(chunk)
+    with pytest.raises(RequestError, match="a chunk of the frame cache is damaged"):
+        snapshot.load(folder).frames[np.arange(96)]
+    assert chunk.with_suffix(".corrupt").is_file()
+
+
 def test_what_cannot_be_read_is_left_out_and_told(root: Path, cache: Path) -> None:
     (root / "s1" / "s1c1" / "3.png").write_bytes(b"no image")
     node = task(root) | {"dataset": TASK["dataset"] | {"read": {"_target_": "tests.harness.test_snapshot.read_all"}}}
