@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -150,6 +151,42 @@ def test_two_sweeps_at_once_on_one_store_train_each_fit_once(undisturbed: Path, 
     assert scores(tmp_path).equals(wanted)
     fits = [run for run in map(read_wandb, tmp_path.glob("wandb/offline-run-*/*.wandb")) if run["run"]["type"] == "fit"]
     assert len(fits) == 1
+
+
+@pytest.fixture
+def read_only(undisturbed: Path) -> Iterator[Path]:
+    """A finished output that cannot be written, as a disk with errors or a snapshot of a file server cannot."""
+    if subprocess.run(["mount", "--bind", undisturbed, undisturbed], capture_output=True, check=False).returncode:
+        pytest.skip("to mount something takes root")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", undisturbed], check=True)
+        yield undisturbed
+    finally:
+        subprocess.run(["umount", "-l", undisturbed], check=True)
+
+
+def test_a_store_that_cannot_be_written_is_read_and_only_what_must_write_says_no(harness: Run, read_only: Path, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Read-only"):
+        (read_only / "new").touch()
+    reads = {
+        "status": ("status", "toy", "--config-dir", "configs", f"output_dir={read_only}"),
+        "store": ("status", "--output-dir", str(read_only)),
+        "leaderboard": ("leaderboard", "--output-dir", str(read_only)),
+        "compare": ("compare", "toy@support.size=2", "mean_label@support.size=2", "--task", "toy", "--output-dir", str(read_only)),
+        "publish": ("publish", "--to", str(tmp_path / "site"), "--output-dir", str(read_only)),
+        "finished": toy(read_only),
+    }
+    for what, arguments in reads.items():
+        done = harness(*arguments)
+        assert done.returncode == 0, (what, done.stderr)
+        assert "Traceback" not in done.stderr, what
+        assert "toy" in done.stdout + done.stderr, what
+    assert (tmp_path / "site" / "index.html").is_file()
+    unfinished = harness(*toy(read_only, "seed=7"))
+    assert unfinished.returncode == 2, unfinished.stderr
+    (line,) = [line for line in unfinished.stderr.splitlines() if "read-only" in line]
+    assert line.startswith(f"error: cannot write {read_only}"), line
+    assert "Traceback" not in unfinished.stderr
 
 
 def test_wandb_holds_one_run_a_fit_with_losses_by_name_and_the_table(undisturbed: Path) -> None:
