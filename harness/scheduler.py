@@ -378,6 +378,11 @@ def _trial(config: dict[str, Any], *, parcels: np.ndarray, store: str, notice: s
         tune.report({"left": "", "lost": 1.0})
     except Preempted:
         tune.report({"left": ray.get_runtime_context().get_node_id() if own.given() else ""})
+    except RequestError:
+        if shared.elsewhere:
+            raise
+        # Not even that it failed could be written: of a full disk the driver learns by itself, and trying again would not help.
+        tune.report({"evaluations": 0.0, "failed": float(sum(len(evaluations) for _, _, evaluations in job.entries))})
     else:
         tune.report({"evaluations": float(outcome.made + outcome.failed), "failed": float(outcome.failed)})
     _settle()
