@@ -81,9 +81,12 @@ def carry_out(
     for board in boards.gather(prepared):
         _show_board(board, prepared.output, format, output)
     if not sweep.complete(prepared):
-        state = sweep.failed(sweep.state(prepared))
-        for (arm, why), rows in state.group_by("arm", "why", maintain_order=True):
+        state = sweep.state(prepared)
+        for (arm, why), rows in sweep.failed(state).group_by("arm", "why", maintain_order=True):
             say(f"failed: {arm}: {rows.height} evaluations: {why}")
+        left = state.filter(state["state"].is_in(["pending", "running", "waiting"])).height
+        if left:  # not even why could be written, or another driver has them in hand
+            say(f"not made: {left} evaluations; run the same again (is there room on the disk?)")
         raise typer.Exit(1)
 
 
