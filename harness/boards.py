@@ -88,26 +88,50 @@ def _tuned(prepared: Prepared, tries: pl.DataFrame, info: TaskInfo) -> list[str]
         *(key for key, value in tune.space.items() if isinstance(value, Mapping)),
         *(["what an arm has of its own"] if tune.arms else []),
     ]
+    drawn, what = "draws" if tune.search else "random draws", " and ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
     told = [
-        f"Tuned: {tune.draws} random draws of {' and '.join(filter(None, [', '.join(keys[:-1]), keys[-1]]))} for every arm that trains, "
+        f"Tuned: {tune.draws} {drawn} of {what} for every arm that trains, "
         f"on every fold and for every value of what else varies, fitted once each with seed {tune.seed}; the draw with the best "
         f"{info.primary} on the validation part is fitted anew with every seed and scored on the test part.",
+        *_means(tune, tries),
         budgets(sweep.budget(prepared)),
     ]
+    for arm, n, of in tries.group_by("arm", maintain_order=True).agg(pl.col("stopped").count(), pl.len().alias("of")).iter_rows():
+        told += [f"{arm}: {n} of {of} draws were stopped early."] if n else []
+    failed = pl.col("left_out").filter(pl.col("stopped").is_null())
     for arm, n, of, why in (
         tries.group_by("arm", maintain_order=True)
-        .agg(pl.col("left_out").count(), pl.len().alias("of"), pl.col("left_out").drop_nulls().first().alias("why"))
+        .agg(failed.count(), pl.len().alias("of"), failed.drop_nulls().first().alias("why"))
         .iter_rows()
     ):
         told += [f"{arm}: {n} of {of} draws are left out of the choice; the first: {why.rstrip('.')}."] if n else []
     return told
 
 
+def _means(tune: tuning.Tune, tries: pl.DataFrame) -> list[str]:
+    """What is said of a search and of early stopping."""
+    told = []
+    if tune.search:
+        first, then = tune.search.startup, tune.search.at_once
+        told.append(f"The first {first} draws are random and the same for all arms; Optuna's TPE asked for the others, {then} at once.")
+    if tune.stop:
+        fits = tries.filter(pl.col("fits").list.len() > 0)
+        epochs = fits["epochs"].list.last().unique(maintain_order=True)
+        rungs = [", ".join(map(str, tune.stop.rungs(each))) or "none" for each in epochs]
+        told.append(
+            f"Draws were stopped early by asynchronous successive halving (ASHA): of those of an arm and fold that come to epoch "
+            f"{' or '.join(dict.fromkeys(rungs))}, about one in {tune.stop.factor} goes on. Which are stopped depends on which come first."
+        )
+    return told
+
+
 def budgets(spent: pl.DataFrame) -> str:
-    """One line on what ``sweep.budget`` gave: whether every arm may spend the same."""
+    """One line on what ``sweep.budget`` gave: whether every arm may spend the same, and what was spent where that is less."""
     epochs = spent.group_by("tuning_epochs", maintain_order=True).agg("arm")
+    less = spent.filter(pl.col("epochs_spent") < pl.col("tuning_epochs"), pl.col("epochs_spent") > 0)
     if epochs.height == 1:
-        return f"Budgets are equal: {epochs['tuning_epochs'][0]} epochs of tuning for every arm that trains."
+        took = "; ".join(f"{arm} took {n}" for arm, n in less.select("arm", "epochs_spent").iter_rows())
+        return f"Budgets are equal: {epochs['tuning_epochs'][0]} epochs of tuning for every arm that trains{took and f' ({took})'}."
     each = "; ".join(f"{n} for {', '.join(arms)}" for n, arms in epochs.iter_rows())
     return f"Budgets are equal in draws and differ in epochs of tuning: {each}."
 
@@ -116,7 +140,7 @@ def _chosen(tried: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
     """A row for every choice: the draw, its values, its score on the validation part, those of the others, and what all cost."""
     by = ["arm", "fold", "axes"]
     of_all = (
-        tries.with_columns(seconds=tried["seconds"])
+        tries.with_columns(tried["seconds"], tried["epochs_spent"])
         .group_by(by, maintain_order=True)
         .agg(
             pl.col("draw", "values", "score").filter("chosen").first(),
@@ -124,7 +148,7 @@ def _chosen(tried: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
             worst=pl.col("score").min(),
             best=pl.col("score").max(),
             left_out=pl.col("left_out").count(),
-            epochs=pl.col("epochs").list.sum().sum(),
+            epochs=pl.col("epochs_spent").sum(),
             seconds=pl.col("seconds").sum(),
         )
     )
@@ -261,7 +285,7 @@ def _gathered(
     ]
     sources.append(identity.source_of(report["_target_"]) if report else None)
     rows = part.select("evaluation", "arm", "written").rows()
-    tried = tries.select("arm", "fold", "axes", "draw", "values", "score", "left_out", "chosen").rows()
+    tried = tries.select("arm", "fold", "axes", "draw", "values", "score", "left_out", "stopped", "chosen").rows()
     elsewhere = reported.of_task(info.name)
     made_of = [rows, [s and s[1] for s in sources], title, notes, facts, report, info.parts, tried, elsewhere.rows()]
     key = identity.address(made_of)

@@ -5,6 +5,7 @@ Listing what there is (:func:`available`) reads folder names only and imports ne
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import importlib.resources
@@ -201,6 +202,29 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def at(tree: Mapping[str, Any], dotted: str) -> Any:
+    """What stands at a dotted key; None where nothing does."""
+    node: Any = tree
+    for part in dotted.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def has(tree: Mapping[str, Any], dotted: str) -> bool:
+    """Whether a dotted key is there, whatever stands at it."""
+    path, _, last = dotted.rpartition(".")
+    node = at(tree, path) if path else tree
+    return isinstance(node, Mapping) and last in node
+
+
+def changed(tree: Config, values: Mapping[str, Any]) -> Config:
+    """The same config with other values at some dotted keys that it has."""
+    other = copy.deepcopy(tree)
+    for key, value in values.items():
+        place(other, key, value)
+    return other
 
 
 def _quoted(folder: Path) -> str:

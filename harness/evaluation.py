@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from harness import failures, identity, node_cache, plan, provenance, retrieval, snapshot, thresholds, tracking, training, tuning
+from harness import failures, identity, node_cache, plan, provenance, retrieval, rungs, snapshot, thresholds, tracking, training, tuning
 from harness import frames as frame_cache
 from harness.baseline import Baseline, Data, Previous, Query, Stage
 from harness.config import Config, instantiate
@@ -33,6 +33,7 @@ from harness.preemption import Preempted
 from harness.progress import Progress
 from harness.provenance import now
 from harness.rescoring import guarded_score, scored
+from harness.rungs import Stopped
 from harness.samples import label_columns, vote_columns
 from harness.store import Store
 from harness.task import Setting, Task, kind_of
@@ -135,7 +136,8 @@ def run(
         leaving: Whether this process has been told to leave; asked after every step and between two evaluations.
 
     Returns:
-        What became of it. A fit that cannot go on is remembered in the store as a failure, and is no error here.
+        What became of it. A fit that cannot go on is remembered in the store as a failure, and is no error here; nothing is made of a
+        draw that was stopped early.
 
     Raises:
         Preempted: It was told to leave. What is done is in the store, a fit under way in its checkpoint, and run again, it goes on.
@@ -160,6 +162,10 @@ def run(
             _fail(store, job.name, failures.of(job, error))
             progress.end()
             return Outcome(failed=max(wanted, 1))
+        except Stopped:  # it is left out of the choice, and nothing has failed
+            store.forget_failure(job.name)
+            progress.end()
+            return outcome
         except Preempted:
             progress.end()
             raise
@@ -215,7 +221,8 @@ def train_here(
         job: Whose stage it is.
         spec: The stage.
         store: Where the fit and its checkpoints go; shared by all ranks.
-        report: Called on every rank after each epoch, with ``epoch`` and the losses by name.
+        report: Called on every rank after each epoch, with ``epoch`` and the losses by name; where the fit may be stopped early, at a
+            ``rung`` with the mean validation ``loss``, too, and when it returns, what is to become of the fit is in the store.
         rank, world: Of this process in its group.
         leaving: Whether this process has been told to leave; where one of a group has, all do.
         hardware: Of the whole group: on how many ``nodes`` it lies and on which ``gpus``; None where it is this process alone.
@@ -223,18 +230,29 @@ def train_here(
     Raises:
         FitError: The fit cannot go on.
         Preempted: It was told to leave; a checkpoint is kept.
+        Stopped: Others do better.
     """
     bench = lay_out(job.task, snapshot.at_hand(job.snapshot, store), job.fold)
     folder = store.fit_folder(spec.fit)
     mirror = tracking.start(job, spec, store) if rank == 0 else tracking.Mirror(None)
 
     progress = Progress(job, store)
+    stop = job.stop if spec is job.stages[-1] else None
+    steps = stop.rungs(int(spec.trainer["epochs"])) if stop else ()
 
     def tell(metrics: dict[str, float]) -> None:
         mirror.epoch(metrics)
         if rank == 0:
             progress.epoch(spec.name, int(spec.trainer["epochs"]), metrics)
-        report(metrics)
+        if stop is None or (rung := int(metrics["epoch"])) not in steps:
+            report(metrics)
+            return
+        loss = rungs.loss_of(metrics)
+        if loss is None:
+            raise FitError(f"the stage {spec.name} has no loss on the validation part, so nothing says when to stop it (tune.stop)")
+        report({**metrics, "rung": float(rung), "loss": loss})
+        if rungs.read(store, spec.fit, stop).stopped:
+            raise Stopped(f"stopped after epoch {rung}")
 
     told = {"rank": rank, "world": world, "on_report": tell, "leaving": leaving}
     context, clear = _checkpoints(store, folder / "checkpoint", told)
@@ -253,6 +271,10 @@ def train_here(
         )
     except Preempted:
         mirror.finish()
+        raise
+    except Stopped:
+        mirror.finish()
+        clear()
         raise
     if rank != 0:
         return

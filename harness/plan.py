@@ -19,10 +19,12 @@ import polars as pl
 import yaml
 
 from harness import config as configs
-from harness import failures, identity, splits, tuning
+from harness import failures, identity, rounds, splits, tuning
 from harness import trainer as trainers
 from harness.config import Config
 from harness.errors import RequestError, did_you_mean
+from harness.rounds import TRIES, Rounds
+from harness.rungs import Halving
 from harness.snapshot import Snapshot
 from harness.store import Store, write_atomically
 from harness.task import Setting, Split, Task, TaskInfo
@@ -63,7 +65,7 @@ class Sweep:
 def load_sweep(name: str, overrides: Sequence[str] = (), extra: Sequence[Path] = ()) -> Sweep:
     """``configs/sweep/NAME.yaml`` with what the command line changes.
 
-    That is ``scale=``, ``arms=a,b``, an axis ``key=v1,v2``, ``tune.draws=``, ``tune.seed=``, or any override.
+    That is ``scale=``, ``arms=a,b``, an axis ``key=v1,v2``, ``tune.draws=`` (seed, search, stop), or any override.
 
     Raises:
         RequestError: No such sweep, scale or arm, or a key a sweep does not have.
@@ -185,6 +187,8 @@ class Job:
         entries: Baseline config, arm and evaluations (identity, setting) that rest on the last fit.
         tasks: Evaluation → its task, where another one is measured on the same fit.
         draws: Evaluation → of how many draws its hyper-parameters are the best, where they were tuned.
+        stop: By what rule its last stage may be stopped early; None where it may not.
+        bracket: Among which fits, then.
     """
 
     name: str
@@ -198,6 +202,8 @@ class Job:
     entries: list[tuple[Config, str, list[tuple[str, Setting]]]] = field(default_factory=list)
     tasks: dict[str, Config] = field(default_factory=dict)
     draws: dict[str, int] = field(default_factory=dict)
+    stop: Halving | None = None
+    bracket: str = ""
 
     @property
     def tuning(self) -> bool:
@@ -221,24 +227,9 @@ PLAN: dict[str, Any] = {
     "setting": pl.String,
     "task": pl.String,
     "why_not": pl.String,  # null, or why it cannot run
-    "stand": pl.String,  # null, or impossible (a method cannot be evaluated so), waiting (for its draws), failed (none can be chosen)
+    "stand": pl.String,  # null, or impossible (a method cannot be evaluated so), waiting (for draws), failed (none can be chosen)
     "phase": pl.String,  # null, or of an arm that is tuned: tuning (scored on the validation part), refit
     "draw": pl.Int64,  # of a tuning fit; of a refit the one that was chosen
-}
-
-TRIES: dict[str, Any] = {
-    "arm": pl.String,
-    "task": pl.String,
-    "protocol": pl.String,
-    "fold": pl.Int64,
-    "axes": pl.String,  # JSON: what else varies, by key
-    "draw": pl.Int64,
-    "values": pl.String,  # JSON: what was drawn, by key
-    "fits": pl.List(pl.String),  # its stages
-    "epochs": pl.List(pl.Int64),  # of each
-    "score": pl.Float64,  # on the validation part; null until it is there, and where it is left out
-    "left_out": pl.String,  # null, or why it cannot be chosen
-    "chosen": pl.Boolean,
 }
 
 
@@ -262,9 +253,11 @@ class Plan:
     tries: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRIES))
 
     def missing(self, store: Store) -> pl.DataFrame:
-        """The rows that can be made and have no record."""
+        """The rows that can be made and have no record; a draw that was stopped early cannot."""
         done = pl.DataFrame({"evaluation": sorted(store.done())}, schema={"evaluation": pl.String})
-        return self.rows.filter(pl.col("why_not").is_null()).join(done, on="evaluation", how="anti", maintain_order="left")
+        stopped = self.tries.filter(pl.col("stopped").is_not_null()).select(fit=pl.col("fits").list.last()).unique()
+        possible = self.rows.filter(pl.col("why_not").is_null()).join(done, on="evaluation", how="anti", maintain_order="left")
+        return possible.join(stopped, on="fit", how="anti", maintain_order="left")
 
     def pending(self, store: Store) -> pl.DataFrame:
         """The missing rows that are worth a try: what has failed often enough is left out (:mod:`harness.failures`)."""
@@ -283,7 +276,7 @@ def make_task(node: Mapping[str, Any]) -> Task:
 
 def measured(one: Config, set_by_hand: Sequence[str]) -> Config:
     """The task of a composed config with, as ``overrides``, what was set on top of its YAML."""
-    given = {dotted: value for dotted in set_by_hand if _of_task(dotted) and (value := _at(one, dotted)) is not None}
+    given = {dotted: value for dotted in set_by_hand if _of_task(dotted) and (value := configs.at(one, dotted)) is not None}
     node: Config = one["task"] | {"overrides": given}
     return node
 
@@ -372,9 +365,9 @@ def build(
     evaluate_axes = {key: values for key, values in sweep.axes.items() if key.startswith("evaluate.")}
     if sweep.tune and store is None:
         raise TypeError("a sweep that is tuned is planned with its store")
-    builder = _Builder(snapshot_of)
-    tuner = _Tuner(builder, sweep.tune, store) if sweep.tune and store else None
-    optional = [key for key in (*fit_axes, *(sweep.tune.space if sweep.tune else ())) if key.startswith(OPTIONAL)]
+    builder = Builder(snapshot_of)
+    tuner = Rounds(builder, sweep.tune, store) if sweep.tune and store else None
+    optional = [key for key in (*fit_axes, *(sweep.tune.space if sweep.tune else ())) if key.startswith(rounds.OPTIONAL)]
     unknown: dict[str, Config] = {key: {} for key in optional}
     for arm, overrides in sweep.arms.items():
         for names in itertools.product(*group_axes.values()):
@@ -383,9 +376,9 @@ def build(
             _check_whole(composed)
             label = " ".join([arm, *map(str, names)])
             builder.ask(_settings(composed, evaluate_axes))
-            own = {key: values for key, values in fit_axes.items() if not key.startswith(OPTIONAL) or _has(composed, key)}
+            own = {key: values for key, values in fit_axes.items() if not key.startswith(rounds.OPTIONAL) or configs.has(composed, key)}
             trains = bool(composed["baseline"].get("stages"))
-            unknown = {key: composed if trains or not seen else seen for key, seen in unknown.items() if not _has(composed, key)}
+            unknown = {key: composed if trains or not seen else seen for key, seen in unknown.items() if not configs.has(composed, key)}
             set_by_hand = [*(_split_override(item)[0].lstrip("+") for item in [*sweep.overrides, *overrides]), *own]
             tuned = tuner and tuner.space(arm, composed)
             if tuned:
@@ -408,12 +401,8 @@ def build(
     return Plan(sweep, rows, builder.jobs, builder.snapshots, builder.tasks, tries)
 
 
-OPTIONAL = "baseline.stages."
-"""An axis that begins so says nothing to an arm whose baseline has no such key."""
-
-
 @dataclass(frozen=True)
-class _Added:
+class Added:
     """What was asked of one config: its task, its fits, and its evaluations with why they cannot be."""
 
     task: Task
@@ -422,7 +411,7 @@ class _Added:
     evaluations: list[tuple[str, str | None]]
 
 
-class _Builder:
+class Builder:
     """Gathers a plan, one fit with its evaluations after the other."""
 
     def __init__(self, snapshot_of: Callable[[Config, Config], Snapshot]) -> None:
@@ -441,7 +430,7 @@ class _Builder:
 
     def add(
         self, one: Config, arm: str, set_by_hand: Sequence[str], *, phase: str | None = None, draw: int | None = None, draws: int = 0
-    ) -> _Added:
+    ) -> Added:
         """The evaluations of one config, a row each, unless an equal one is there.
 
         Args:
@@ -483,28 +472,30 @@ class _Builder:
             job.tasks |= {evaluation: node for evaluation, _ in evaluations}
         if draws:
             job.draws |= {evaluation: draws for evaluation, _ in evaluations}
-        return _Added(task, tuple(stages), last, all_of_it)
+        return Added(task, tuple(stages), last, all_of_it)
 
-    def hold(self, one: Config, arm: str, set_by_hand: Sequence[str], *, stand: str, why_not: str) -> None:
-        """The rows of a refit whose draw is not known: they have no names yet.
+    def hold(
+        self, one: Config, arm: str, set_by_hand: Sequence[str], *, phase: str, stand: str, why_not: str, draw: int | None = None
+    ) -> None:
+        """The rows of a draw that is not asked yet, or of a refit whose draw is not known: they have no names yet.
 
         Args:
             one, arm, set_by_hand: As of :meth:`add`.
-            stand, why_not: As in :data:`PLAN`.
+            phase, draw, stand, why_not: As in :data:`PLAN`.
         """
         _, node, task, _ = self._task(one, set_by_hand)
         baseline, fold = one["baseline"], _count(one, "fold")
         seed = _count(one, "seed") if baseline.get("seeded", True) else 0
-        for text, _, never in self._canonical(task, node, baseline, False):
-            name = identity.canonical([arm, fold, seed, text, task.info.name, task.info.protocol])
-            if name not in self._seen:
+        for text, _, never in self._canonical(task, node, baseline, phase == "tuning"):
+            name = identity.canonical([arm, fold, seed, text, task.info.name, task.info.protocol, draw])
+            if name not in self._seen and not (phase == "tuning" and never):
                 self._seen.add(name)
                 said = (never, "impossible") if never else (why_not, stand)
-                self.rows.append((None, None, arm, baseline["name"], fold, seed, text, task.info.name, *said, "refit", None))
+                self.rows.append((None, None, arm, baseline["name"], fold, seed, text, task.info.name, *said, phase, draw))
 
     def _task(self, one: Config, set_by_hand: Sequence[str]) -> tuple[dict[str, Any], Config, Task, Snapshot]:
         """What of a config was set by hand, its task's node, its task and its data."""
-        given = {dotted: value for dotted in set_by_hand if (value := _at(one, dotted)) is not None}
+        given = {dotted: value for dotted in set_by_hand if (value := configs.at(one, dotted)) is not None}
         node = measured(one, set_by_hand)
         key = identity.canonical(node)
         if key not in self.snapshots:
@@ -531,103 +522,6 @@ class _Builder:
             folder, resources = str(snapshot.folder), dict(trainer["resources"])
             self.jobs[name] = Job(name, node, folder, one["fold"], seed, tuple(stages), resources, one["tracker"])
         return self.jobs[name]
-
-
-class _Tuner:
-    """Puts the two phases of tuned arms into a plan: what is drawn, and what is made of the best."""
-
-    def __init__(self, builder: _Builder, tune: tuning.Tune, store: Store) -> None:
-        self._builder, self._tune = builder, tune
-        self._draws = store.output / "cache" / "draws"
-        known = store.records().filter(pl.col("protocol").str.ends_with(tuning.ON_VALIDATION))
-        self._scores: dict[str, float | None] = dict(known.select("evaluation", "score").iter_rows())
-        self._failures = store.failures()
-        self._searched: set[str] = set()
-        self.tries: list[tuple[Any, ...]] = []
-
-    def space(self, arm: str, composed: Config) -> dict[str, Any] | None:
-        """The space of an arm, without what its baseline does not have; None for an arm that trains nothing.
-
-        Raises:
-            RequestError: A key that its config does not have, or nothing left to draw.
-        """
-        if not composed["baseline"].get("stages"):
-            return None
-        space = {}
-        for key, value in self._tune.of(arm).items():
-            if key not in self._tune.arms.get(arm, {}) and key.startswith(OPTIONAL) and not _has(composed, key):
-                continue
-            try:
-                configs.place(copy.deepcopy(composed), key, None)
-            except RequestError as error:
-                nothing = key.startswith("weighting.") and not composed.get("weighting")
-                close = "give the arm a weighting: weighting=…" if nothing else error.remedy
-                raise RequestError(f"{arm}: {error.what}", where=f"tune: {key}", remedy=close) from None
-            space[key] = value
-        if not space:
-            raise RequestError(
-                f"{arm} trains, and nothing of it is tuned", where="tune", remedy=f"give tune.space or tune.arms.{arm} a key"
-            )
-        return space
-
-    def add(
-        self, one: Config, arm: str, set_by_hand: Sequence[str], space: Mapping[str, Any], seeds: Sequence[Any], axes: Mapping[str, Any]
-    ) -> None:
-        """All rows of one arm on one fold, under one value of every axis but the seed; one that tries the same as another stands once.
-
-        Args:
-            one: Resolved, with nothing drawn.
-            arm: Its display name.
-            set_by_hand: As of :meth:`_Builder.add`.
-            space: What :meth:`space` gave.
-            seeds: Of the refits.
-            axes: What else varies, with its value here.
-
-        Raises:
-            RequestError: A seed of the refits is that of the fits that are tuned, so that nothing would be fitted anew.
-        """
-        tune, set_by_hand = self._tune, [*set_by_hand, *space]
-        if tune.seed in seeds and one["baseline"].get("seeded", True):
-            what, remedy = f"seed {tune.seed} is of the fits that are tuned", "give the refits others: seed=… or tune.seed=…"
-            raise RequestError(what, where=f"seed={','.join(map(str, seeds))}", remedy=remedy)
-        drawn = tuning.drawn(space, tune.draws, tune.seed, self._draws)
-        added, found = [], []
-        for draw, values in enumerate(drawn):
-            added.append(self._builder.add(_with(one, {"seed": tune.seed, **values}), arm, set_by_hand, phase="tuning", draw=draw))
-            found.append(self._outcome(added[-1]))
-        search = identity.canonical([one_of.evaluations for one_of in added])
-        if search in self._searched:
-            return
-        self._searched.add(search)
-        info, possible = added[0].task.info, any(why_not is None for _, why_not in added[0].evaluations)
-        complete = all(score is not None or left_out for score, left_out in found)
-        chosen = tuning.best([score for score, _ in found], higher_is_better=info.higher_is_better) if complete else None
-        for draw, (values, one_of, (score, left_out)) in enumerate(zip(drawn, added, found, strict=True)):
-            if possible:
-                fits, epochs = [spec.fit for spec in one_of.stages], [int(spec.trainer["epochs"]) for spec in one_of.stages]
-                where = (arm, info.name, info.protocol, one["fold"], identity.canonical(axes), draw, json.dumps(values))
-                self.tries.append((*where, fits, epochs, score, left_out, draw == chosen))
-        for seed in seeds:
-            refit = _with(one, {"seed": seed})
-            if chosen is not None:
-                self._builder.add(_with(refit, drawn[chosen]), arm, set_by_hand, phase="refit", draw=chosen, draws=tune.draws)
-            elif not possible:
-                self._builder.add(refit, arm, set_by_hand, phase="refit")
-            elif complete:
-                why_not = f"none of its {tune.draws} draws can be chosen; of the first: {found[0][1]}"
-                self._builder.hold(refit, arm, set_by_hand, stand="failed", why_not=why_not)
-            else:
-                self._builder.hold(refit, arm, set_by_hand, stand="waiting", why_not=f"waits for its {tune.draws} draws")
-
-    def _outcome(self, added: _Added) -> tuple[float | None, str | None]:
-        """The mean score of a draw over its settings on the validation part, or why it is left out; neither where that is not known."""
-        names = [evaluation for evaluation, why_not in added.evaluations if why_not is None]
-        scores = [self._scores[name] for name in names if name in self._scores]
-        if names and len(scores) == len(names):
-            known = [score for score in scores if score is not None]
-            return (sum(known) / len(known), None) if len(known) == len(names) else (None, "its score is undefined")
-        failure = next((self._failures[name] for name in (added.fit, *names) if name in self._failures), None)
-        return None, None if failure is None else str(failure.get("error") or "it failed")
 
 
 def chain(
@@ -716,29 +610,6 @@ def _count(one: Config, key: str) -> int:
     if type(value) is not int or value < 0:  # a bool is an int, too
         raise RequestError(f"{key} is {value!r}", where=f"{key}={value}", remedy="give a whole number from 0 on")
     return value
-
-
-def _at(tree: Config, dotted: str) -> Any:
-    """What stands at a dotted key; None where nothing does."""
-    node: Any = tree
-    for part in dotted.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
-
-
-def _has(tree: Config, dotted: str) -> bool:
-    """Whether a dotted key is there, whatever stands at it."""
-    path, _, last = dotted.rpartition(".")
-    node = _at(tree, path) if path else tree
-    return isinstance(node, Mapping) and last in node
-
-
-def _with(one: Config, values: Mapping[str, Any]) -> Config:
-    """The same config with other values at some dotted keys that it has."""
-    changed = copy.deepcopy(one)
-    for key, value in values.items():
-        configs.place(changed, key, value)
-    return changed
 
 
 def _of_task(dotted: str) -> bool:

@@ -6,12 +6,19 @@ of fits that ended before this process began can be told to it first: a killed s
 
 from __future__ import annotations
 
+import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.plan import Job
+    from harness.store import Store
+
+NAME = "rungs.json"
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,42 @@ class Halving:
         return tuple(found)
 
 
+class Stopped(Exception):
+    """A fit ends here: others do better."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is remembered of a fit that may be stopped: ``fits/FIT/rungs.json``.
+
+    Attributes:
+        losses: Rung → the loss on the validation part that it was reached with.
+        stopped: The rung at which the fit was stopped, and the loss there; None where it goes on.
+    """
+
+    losses: Mapping[int, float]
+    stopped: tuple[int, float] | None = None
+
+
+def read(store: Store, fit: str, rule: Halving) -> Note:
+    """The note of a fit; an empty one where there is none, it is damaged, or was written by another rule."""
+    try:
+        known = json.loads(store.file(fit, NAME).read_text(encoding="utf-8"))
+        if known["rule"] != asdict(rule):
+            return Note({})
+        losses = {int(rung): float(loss) for rung, loss in known["losses"].items()}
+        stopped = known["stopped"]
+        return Note(losses, None if stopped is None else (int(stopped), losses[int(stopped)]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Note({})
+
+
+def write(store: Store, fit: str, rule: Halving, note: Note) -> None:
+    """Remember a note."""
+    whole = {"rule": asdict(rule), "losses": note.losses, "stopped": note.stopped and note.stopped[0]}
+    store.write(store.fit_folder(fit) / NAME, json.dumps(whole, indent=1).encode())
+
+
 def loss_of(metrics: Mapping[str, Any]) -> float | None:
     """The mean over the validation losses of an epoch, as a trainer selects epochs by; None where it has none."""
     losses = [float(value) for name, value in metrics.items() if name.startswith("validation/")]
@@ -52,9 +95,9 @@ class Brackets:
         self._rule = rule
         self._brackets: dict[str, Any] = {}
 
-    def recall(self, bracket: str, fit: str, epochs: int, losses: Sequence[float]) -> None:
-        """Tell what a fit that has ended reached, epoch after epoch from the first."""
-        for epoch, loss in enumerate(losses, start=1):
+    def recall(self, bracket: str, fit: str, epochs: int, losses: Mapping[int, float]) -> None:
+        """Tell what a fit reached before, by epoch."""
+        for epoch, loss in sorted(losses.items()):
             self.stops(bracket, fit, epochs, epoch, loss)
 
     def stops(self, bracket: str, fit: str, epochs: int, epoch: int, loss: float) -> bool:
@@ -80,3 +123,47 @@ class Brackets:
         worst = sys.float_info.max / 4  # its percentiles are interpolated, which infinity does not survive
         finite = loss if math.isfinite(loss) else worst
         return bool(scheduler.on_trial_result(None, trial, {"epoch": epoch, "loss": finite}) == TrialScheduler.STOP)
+
+
+class Referee:
+    """Hears of every rung that a draw reaches, and writes down whether it is to stop, before the draw may go on."""
+
+    def __init__(self, jobs: Iterable[Job], store: Store) -> None:
+        """What all draws of a plan reached before is recalled, whoever ran them.
+
+        Args:
+            jobs: Of the whole plan; those that may not be stopped are none of its business.
+            store: Where it is remembered.
+        """
+        self._store = store
+        self._brackets: dict[Halving, Brackets] = {}
+        for job in jobs:
+            if job.stop is not None:
+                self._of(job.stop).recall(job.bracket, job.name, epochs_of(job), self._reached(job, job.stop))
+
+    def hears(self, job: Job, epoch: int, loss: float) -> None:
+        """A draw has come to a rung."""
+        assert job.stop is not None
+        stops = self._of(job.stop).stops(job.bracket, job.name, epochs_of(job), epoch, loss)
+        losses = {**read(self._store, job.name, job.stop).losses, epoch: loss}
+        write(self._store, job.name, job.stop, Note(losses, (epoch, loss) if stops else None))
+
+    def _of(self, rule: Halving) -> Brackets:
+        return self._brackets.setdefault(rule, Brackets(rule))
+
+    def _reached(self, job: Job, rule: Halving) -> Mapping[int, float]:
+        """Rung → loss; of a fit that was finished when nothing was to be stopped, from its history."""
+        note = read(self._store, job.name, rule)
+        if note.losses or self._store.fit(job.name) is None:
+            return note.losses
+        try:
+            history = json.loads(self._store.file(job.name, "history.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        losses = {int(entry["epoch"]): loss_of(entry) for entry in history}
+        return {rung: loss for rung in rule.rungs(epochs_of(job)) if (loss := losses.get(rung)) is not None}
+
+
+def epochs_of(job: Job) -> int:
+    """How many the last stage of a job may have."""
+    return int(job.stages[-1].trainer["epochs"])

@@ -31,6 +31,7 @@ from harness.nodes import Nodes
 from harness.placement import Room
 from harness.plan import Job
 from harness.preemption import Notice, Preempted
+from harness.rungs import Referee
 from harness.store import Store
 
 Progress = Callable[[int, int, str], None]
@@ -130,7 +131,9 @@ def started(clusters: Config, *, jobs: Iterable[Job], python_path: list[str], st
             store.remove(preemption.path_in(store, notice))
 
 
-def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Progress, stop: bool = False) -> None:
+def run(
+    jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Progress, among: Iterable[Job] = (), stop: bool = False
+) -> None:
     """Run jobs until each is done or has failed. Ctrl-C stops what runs and keeps what is finished.
 
     SIGTERM and SIGUSR1 are notices: fits keep a checkpoint and leave, for which they have ``cluster.grace`` seconds.
@@ -140,6 +143,7 @@ def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Prog
         store: Shared by all workers.
         where: What :func:`started` gave.
         progress: Told what ends.
+        among: All jobs of the plan, where draws may be stopped: these are what each is compared with.
         stop: At the first failure: what runs keeps a checkpoint and leaves.
 
     Raises:
@@ -148,7 +152,8 @@ def run(jobs: Mapping[str, Job], store: Store, where: Started, *, progress: Prog
         Preempted: A notice came; run again, it goes on.
         KeyboardInterrupt: Ctrl-C.
     """
-    _tune(dict(jobs), store, where, progress, stop)
+    referee = Referee(among, store) if any(job.stop for job in jobs.values()) else None
+    _tune(dict(jobs), store, where, progress, stop, referee)
 
 
 def _check_trainings(jobs: Iterable[Job]) -> None:
@@ -160,8 +165,9 @@ def _check_trainings(jobs: Iterable[Job]) -> None:
             instantiate(spec.weighting).check(settings)
 
 
-def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress, stop: bool) -> None:
+def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress, stop: bool, referee: Referee | None) -> None:
     from ray import tune
+    from ray.tune.schedulers import FIFOScheduler
     from ray.tune.search import Searcher
 
     parcels, places = packed(jobs)
@@ -198,6 +204,14 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
 
         def restore(self, checkpoint_path: str) -> None:
             """Nothing: the store says what is done."""
+
+    class Rungs(FIFOScheduler):
+        """Lets the referee hear of a rung. The trial waits for that, reads what was written, and ends by itself: nobody kills it."""
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            if referee and "rung" in result:
+                referee.hears(jobs[trial.config["job"]], int(result["rung"]), float(result["loss"]))
+            return self.CONTINUE
 
     class Watch(tune.Callback):
         """Counts what ends, remembers what Tune gave up on, and hears signals."""
@@ -305,7 +319,13 @@ def _tune(jobs: dict[str, Job], store: Store, where: Started, progress: Progress
                 lambda config: tune.PlacementGroupFactory(**config["bundles"]),  # Tune pickles this for every trial: no job in it
             ),
             # As many trials as the queue hands out: the bound is how many may wait for Ray to place them.
-            tune_config=tune.TuneConfig(search_alg=Pending(), num_samples=-1, max_concurrent_trials=len(jobs), reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=Pending(),
+                scheduler=Rungs(),  # type: ignore[no-untyped-call]
+                num_samples=-1,
+                max_concurrent_trials=len(jobs),
+                reuse_actors=True,
+            ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=str(scratch),

@@ -44,7 +44,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -699,6 +699,20 @@ class Store:
     def _failures(self) -> dict[str, dict[str, Any]]:
         names = [path.stem for path in sorted(self._looked("failures").glob("*.json"))]
         return {name: known for name in names if (known := self.failure(name)) is not None}
+
+    def keep_search(self, name: str, asked: Sequence[Mapping[str, Any]]) -> None:
+        """Remember the values of one round of a search; see :mod:`harness.rounds`."""
+        whole = {"values": list(asked), "address": address(list(asked))}
+        self.write(self.root / "searches" / f"{name}.json", json.dumps(whole, indent=1).encode())
+
+    def search(self, name: str) -> list[dict[str, Any]] | None:
+        """The values of one round of a search; None where it was not asked yet, or what is kept is damaged."""
+        try:
+            known = json.loads(self._fetched(self.root / "searches" / f"{name}.json").read_text(encoding="utf-8"))
+            values: list[dict[str, Any]] = known["values"]
+            return values if address(values) == known["address"] else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def progress(self) -> list[Path]:
         """What workers tell of what is under way; see :mod:`harness.progress`."""

@@ -22,6 +22,19 @@ MAPPED = ("uniform", "quniform", "loguniform", "randint", "qrandint", "lograndin
 
 
 @dataclass(frozen=True)
+class Search:
+    """``tune.search: {name: optuna, …}``.
+
+    Attributes:
+        startup: Draws of the first round, which are random.
+        at_once: Draws of each round after it; all of a round may run at once.
+    """
+
+    startup: int = 4
+    at_once: int = 4
+
+
+@dataclass(frozen=True)
 class Tried:
     """One draw of an earlier round.
 

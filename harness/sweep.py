@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from harness import failures as failed_ones
-from harness import integrity, snapshot
+from harness import integrity, rounds, snapshot
 from harness import output as outputs
 from harness import plan as plans
 from harness import tuning as tunings
@@ -83,7 +83,7 @@ def _plan(sweep: Sweep, store: Store, extra: Sequence[Path], say: Say) -> Plan:
 
 
 def run(prepared: Prepared, *, stop: bool = False, say: Say = lambda _: None) -> Prepared:
-    """Run what the store lacks: where arms are tuned, first their draws, and once these are scored what is made of the best.
+    """Run what the store lacks: where arms are tuned, first their draws, round after round, and then what is made of the best.
 
     Args:
         prepared: The sweep.
@@ -121,6 +121,7 @@ def run(prepared: Prepared, *, stop: bool = False, say: Say = lambda _: None) ->
                     jobs,
                     store,
                     where,
+                    among=prepared.plan.jobs.values(),
                     stop=stop,
                     progress=lambda ended, done, now: advance(done, total, f"{ended} of {chains} fits{', ' if now else ''}{now}"),
                 )
@@ -128,11 +129,13 @@ def run(prepared: Prepared, *, stop: bool = False, say: Say = lambda _: None) ->
             for path in sorted(integrity.set_aside(store).items() - aside.items()):  # by a worker, which nobody hears
                 say(f"{path[0].with_suffix('')} was not what was written; it is set aside as {path[0].name}")
 
-        if (pending["phase"] == "tuning").any():
-            first = pending.filter((pl.col("phase") != "refit").fill_null(True))
-            carry_out(first, "tuning: ")
+        tried = pending.clear()  # what failed in this run is not tried again in it
+        while (pending["phase"] == "tuning").any():
+            now = pending.filter((pl.col("phase") != "refit").fill_null(True))
+            carry_out(now, "tuning: ")
+            tried = pl.concat([tried, now])
             prepared = planned_again(prepared)
-            pending = prepared.plan.pending(store).join(first, on="evaluation", how="anti", maintain_order="left")
+            pending = prepared.plan.pending(store).join(tried, on="evaluation", how="anti", maintain_order="left")
         if not pending.is_empty() or prepared.plan.jobs.keys() & {*store.lost_fits()}:
             carry_out(pending, "refitting: " if (pending["phase"] == "refit").any() else "")
     return prepared
@@ -205,33 +208,44 @@ def tuning(prepared: Prepared) -> pl.DataFrame:
 
     Returns:
         ``arm``, ``task``, ``protocol``, ``fold``, what else varies by its key, ``draw``, every value drawn by its key (null where an
-        arm has no such key), ``score`` on the validation part, ``state`` (pending, running, done, failed), ``why`` it failed,
-        ``epochs`` and ``seconds`` of all its stages (null where one is not there), ``chosen``, ``fit`` (of its last stage).
+        arm has no such key), ``score`` on the validation part, ``state`` (waiting, pending, running, done, stopped, failed), ``why`` it
+        is left out, ``epochs`` that all its stages may have and ``epochs_spent``, ``seconds`` of all (null where one is not there),
+        ``chosen``, ``fit`` (of its last stage; null of a draw that is not asked yet).
     """
     store, tries = prepared.store, prepared.plan.tries
-    seconds: dict[str, float | None] = {}
-    for fit in {fit for fits in tries["fits"] for fit in fits}:
-        seconds[fit] = (store.fit(fit) or {}).get("seconds")
+    known = {fit: store.fit(fit) or {} for fit in {fit for fits in tries["fits"] for fit in fits}}
+    seconds: dict[str, float | None] = {fit: one.get("seconds") for fit, one in known.items()}
+    spent_epochs = epochs_spent(prepared)
     rows = []
     for row in tries.iter_rows(named=True):
         spent = [seconds[fit] for fit in row["fits"]]
-        done = row["score"] is not None
-        running = not done and row["left_out"] is None and any(map(store.running, row["fits"]))
+        open_ = row["score"] is None and row["left_out"] is None
+        states = {
+            "waiting": not row["fits"],
+            "done": row["score"] is not None,
+            "stopped": row["stopped"] is not None,
+            "failed": row["left_out"] is not None,
+            "running": open_ and any(map(store.running, row["fits"])),
+            "pending": True,
+        }
         rows.append(
             {name: row[name] for name in ("arm", "task", "protocol", "fold")}
             | {f"axis {key}": value for key, value in json.loads(row["axes"]).items()}
             | {"draw": row["draw"]}
-            | {f"value {key}": value for key, value in json.loads(row["values"]).items()}
-            | {"score": row["score"], "state": "done" if done else "failed" if row["left_out"] else "running" if running else "pending"}
-            | {"why": row["left_out"], "epochs": sum(row["epochs"])}
-            | {"seconds": None if None in spent else sum(filter(None, spent)), "chosen": row["chosen"], "fit": row["fits"][-1]}
+            | {f"value {key}": value for key, value in json.loads(row["values"] or "{}").items()}
+            | {"score": row["score"], "state": next(state for state, holds in states.items() if holds), "why": row["left_out"]}
+            | {"epochs": sum(row["epochs"]), "epochs_spent": sum(spent_epochs[fit] for fit in row["fits"])}
+            | {"seconds": sum(filter(None, spent)) if spent and None not in spent else None, "chosen": row["chosen"]}
+            | {"fit": row["fits"][-1] if row["fits"] else None}
         )
-    fixed = {name: plans.TRIES[name] for name in ("arm", "task", "protocol", "fold", "draw", "score", "chosen")}
-    types = fixed | {"state": pl.String, "why": pl.String, "epochs": pl.Int64, "seconds": pl.Float64, "fit": pl.String}
+    fixed = {name: rounds.TRIES[name] for name in ("arm", "task", "protocol", "fold", "draw", "score", "chosen")}
+    types = fixed | {"state": pl.String, "why": pl.String, "seconds": pl.Float64, "fit": pl.String}
+    types |= {"epochs": pl.Int64, "epochs_spent": pl.Int64}
     axes, values = (
         [name for name in dict.fromkeys(key for row in rows for key in row) if name.startswith(kind)] for kind in ("axis ", "value ")
     )
-    order = ["arm", "task", "protocol", "fold", *axes, "draw", *values, "score", "state", "why", "epochs", "seconds", "chosen", "fit"]
+    costs = ["epochs", "epochs_spent", "seconds"]
+    order = ["arm", "task", "protocol", "fold", *axes, "draw", *values, "score", "state", "why", *costs, "chosen", "fit"]
     columns = [_column(name, [row.get(name) for row in rows], types.get(name)) for name in order]
     return pl.DataFrame(columns)
 
@@ -245,31 +259,48 @@ def _column(name: str, values: list[Any], dtype: Any) -> pl.Series:
     return pl.Series(name.removeprefix("axis ").removeprefix("value "), values, dtype=dtype, strict=False)
 
 
+def epochs_spent(prepared: Prepared) -> dict[str, int]:
+    """Fit of a draw → the epochs it took: all of a finished one, of one that was stopped those before, of any other none yet."""
+    tries = prepared.plan.tries
+    spent = {}
+    for row in tries.iter_rows(named=True):
+        for fit, epochs in zip(row["fits"], row["epochs"], strict=False):
+            if fit not in spent:
+                finished = prepared.store.fit(fit)
+                spent[fit] = int(finished.get("epochs", epochs)) if finished is not None else 0
+        if row["stopped"] is not None:
+            spent[row["fits"][-1]] = row["stopped"]
+    return spent
+
+
 def budget(prepared: Prepared) -> pl.DataFrame:
     """What every tuned arm may spend: ``arm``, ``draws``, ``tuning_fits`` and their ``tuning_epochs`` in all, ``refits``.
 
-    A stage that several draws share (nothing of it is drawn) counts once.
+    A stage that several draws share (nothing of it is drawn) counts once. ``epochs_spent`` are those of the tuning fits so far.
     """
     tries = prepared.plan.tries
-    spent = (
-        tries.select("arm", "fits", "epochs")
-        .explode("fits", "epochs")
-        .unique(maintain_order=True)
-        .group_by("arm")
-        .agg(pl.col("epochs").sum())
-    )
+    asked = tries.select("arm", "fits", "epochs").filter(pl.col("fits").list.len() > 0)
+    by_fit = asked.explode("fits", "epochs").unique(["arm", "fits"], maintain_order=True)
+    spent = pl.DataFrame(list(epochs_spent(prepared).items()), {"fits": pl.String, "epochs_spent": pl.Int64}, orient="row")
+    costs = by_fit.join(spent, on="fits", how="left", maintain_order="left").group_by("arm").agg(pl.col("epochs", "epochs_spent").sum())
+    to_come = (pl.col("fits").list.len() == 0).fill_null(True)
     refits = prepared.plan.rows.filter(phase="refit").group_by("arm").agg(refits=pl.struct("fold", "seed", "task").n_unique())
     return (
         tries.group_by("arm", maintain_order=True)
-        .agg(draws=pl.col("draw").n_unique(), tuning_fits=pl.col("fits").list.last().n_unique())
-        .join(spent, on="arm", maintain_order="left")
+        .agg(
+            draws=pl.col("draw").n_unique(),
+            tuning_fits=pl.col("fits").list.last().filter(~to_come).n_unique() + to_come.sum(),
+            epochs_to_come=pl.col("epochs").filter(to_come).list.sum().sum(),
+        )
+        .join(costs, on="arm", maintain_order="left")
         .join(refits, on="arm", how="left", maintain_order="left")
-        .rename({"epochs": "tuning_epochs"})
+        .with_columns(tuning_epochs=pl.col("epochs") + pl.col("epochs_to_come"))
+        .select("arm", "draws", "tuning_fits", "tuning_epochs", "epochs_spent", "refits")
     )
 
 
 def state(prepared: Prepared) -> pl.DataFrame:
-    """The plan's rows with ``state`` (done, stale, running, pending, waiting, failed, impossible) and ``why``."""
+    """The plan's rows with ``state`` (done, stale, running, pending, waiting, stopped, failed, impossible) and ``why``."""
     plan, store = prepared.plan, prepared.store
     known = store.records().select("evaluation", "provenance", "score")
     stale = stale_provenance(store, known["provenance"].unique())
@@ -279,11 +310,13 @@ def state(prepared: Prepared) -> pl.DataFrame:
         orient="row",
     )
     running = [name for name in plan.jobs if store.running(name)]
+    stopped = plan.tries.filter(pl.col("stopped").is_not_null()).select(pl.col("fits").list.last().alias("fit"), "left_out").unique("fit")
     return (
         plan.rows.join(known, on="evaluation", how="left", maintain_order="left")
         .join(failures.rename({"name": "evaluation"}), on="evaluation", how="left", maintain_order="left")
         .join(failures.rename({"name": "fit", "error": "fit_error"}), on="fit", how="left", maintain_order="left")
         .with_columns(error=pl.coalesce("error", "fit_error"))
+        .join(stopped, on="fit", how="left", maintain_order="left")
         .with_columns(
             state=pl.when(pl.col("stand").is_not_null())
             .then("stand")
@@ -291,21 +324,32 @@ def state(prepared: Prepared) -> pl.DataFrame:
             .then(pl.lit("stale"))
             .when(pl.col("provenance").is_not_null())
             .then(pl.lit("done"))
+            .when(pl.col("left_out").is_not_null())
+            .then(pl.lit("stopped"))
             .when(pl.col("fit").is_in(running))
             .then(pl.lit("running"))
             .when(pl.col("error").is_not_null())
             .then(pl.lit("failed"))
             .otherwise(pl.lit("pending"))
         )
-        .with_columns(why=pl.coalesce("why_not", pl.when(pl.col("state") == "failed").then("error")).fill_null(""))
-        .drop("why_not", "stand", "error", "fit_error", "provenance")
+        .with_columns(
+            why=pl.coalesce(
+                "why_not",
+                pl.when(pl.col("state") == "failed").then("error"),
+                pl.when(pl.col("state") == "stopped").then("left_out"),
+            ).fill_null("")
+        )
+        .drop("why_not", "stand", "error", "fit_error", "provenance", "left_out")
     )
 
 
 def summary(state: pl.DataFrame, fits: pl.Expr) -> pl.DataFrame:
-    """The rows of :func:`state` counted, by arm and, where any is tuned, phase; draws that failed stand together, with the first reason."""
+    """The rows of :func:`state` counted, by arm and, where any is tuned, phase.
+
+    Draws that failed stand together, with the first reason, and so do those that were stopped.
+    """
     phases = ["phase"] if state["phase"].is_not_null().any() else []
-    drawn = (pl.col("phase") == "tuning").fill_null(False) & (pl.col("state") == "failed")
+    drawn = (pl.col("phase") == "tuning").fill_null(False) & pl.col("state").is_in(["failed", "stopped"])
     first = pl.when(drawn).then(pl.col("why").first().over("arm", "phase", "state")).otherwise("why")
     counted = state.with_columns(why=first, phase=pl.col("phase").fill_null("")).group_by(
         "arm", "phase", "state", "why", maintain_order=True
@@ -358,8 +402,9 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
         timed.setdefault(known["stage"], []).append(known["seconds"])
     todo = [job.stages[-1].name for job in jobs.values() if job.stages and prepared.store.fit(job.name) is None]
     waiting = prepared.plan.rows.filter(stand="waiting")
-    drawn = dict(prepared.plan.tries.select("arm", pl.col("fits").list.last()).unique("arm", maintain_order=True).iter_rows())
-    for (arm,) in waiting.select("arm", "fold", "seed", "task").unique(maintain_order=True).select("arm").iter_rows():
+    asked = prepared.plan.tries.filter(pl.col("fits").list.len() > 0).unique("arm", keep="first", maintain_order=True)
+    drawn = dict(asked.select("arm", pl.col("fits").list.last()).iter_rows())
+    for (arm,) in waiting.select("arm", "fold", "seed", "task", "phase", "draw").unique(maintain_order=True).select("arm").iter_rows():
         todo += [spec.name for spec in prepared.plan.jobs[drawn[arm]].stages]
     left = pending.height + waiting.height
     seconds = [sorted(timed[name])[len(timed[name]) // 2] for name in todo if name in timed]

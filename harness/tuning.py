@@ -1,4 +1,4 @@
-"""Equal budgets: every arm that trains gets the same number of random draws of its hyper-parameters, and the best on validation counts.
+"""Equal budgets: every arm that trains gets the same number of draws of its hyper-parameters, and the best on validation counts.
 
 Ray Tune's sample spaces draw. Importing them takes longer than reading a finished sweep may, so what was drawn is kept.
 """
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import identity
+from harness import identity, suggestions
 from harness.errors import RequestError, did_you_mean
+from harness.rungs import Halving
 from harness.store import write_atomically
+from harness.suggestions import Search
 from harness.task import Setting, TaskInfo
 
-KEYS = ("draws", "seed", "space", "arms")
+KEYS = ("draws", "seed", "space", "arms", "search", "stop")
 SEED = 100
 """Of the fits that are tuned, where a sweep names none."""
 
@@ -44,12 +46,16 @@ class Tune:
         seed: Of the draws and of the fits that are tuned; the refits have others.
         space: Dotted key → a sample space of Ray Tune (``_target_: ray.tune.loguniform`` …) or a fixed value; of every arm.
         arms: Arm → the same of what it has of its own.
+        search: How draws after the first ones are found; None where all are random.
+        stop: By what rule a draw is stopped early; None where each has all its epochs.
     """
 
     draws: int
     seed: int
     space: dict[str, Any]
     arms: dict[str, dict[str, Any]]
+    search: Search | None = None
+    stop: Halving | None = None
 
     def of(self, arm: str) -> dict[str, Any]:
         """The space of an arm; what it has of its own replaces what all have."""
@@ -62,7 +68,7 @@ def read(text: Any, scale: Any, given: Mapping[str, str], *, arms: Iterable[str]
     Args:
         text: The node.
         scale: The node of the chosen scale, whose keys win.
-        given: ``draws`` and ``seed`` as the command line gives them.
+        given: ``draws``, ``seed``, ``search`` and ``stop`` as the command line gives them.
         arms: All names of arms.
         axes: Keys that vary already.
         where: The file.
@@ -94,7 +100,12 @@ def read(text: Any, scale: Any, given: Mapping[str, str], *, arms: Iterable[str]
     for place, values in spaces.items():
         for key, value in values.items():
             _check(key, value, axes, place)
-    return Tune(_whole(node["draws"], 1, "tune.draws"), _whole(node.get("seed", SEED), 0, "tune.seed"), space, own)
+    search = _chosen(node.get("search"), "search", "random", {"optuna": Search}, {"startup": 2, "at_once": 1})
+    stop = _chosen(node.get("stop"), "stop", "null", {"asha": Halving}, {"grace": 1, "factor": 2})
+    if search:
+        for values in spaces.values():
+            suggestions.check(values)
+    return Tune(_whole(node["draws"], 1, "tune.draws"), _whole(node.get("seed", SEED), 0, "tune.seed"), space, own, search, stop)
 
 
 def drawn(space: Mapping[str, Any], draws: int, seed: int, folder: Path) -> list[dict[str, Any]]:
@@ -183,6 +194,32 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping) and not {"_target_"} & {*value, *out[key]}
         out[str(key)] = _merged(out[key], value) if both else value
     return out
+
+
+def _chosen(value: Any, key: str, nothing: str, known: Mapping[str, Callable[..., Any]], least: Mapping[str, int]) -> Any:
+    """What ``tune.search`` or ``tune.stop`` says: a name, or a mapping of it and of whole numbers.
+
+    Args:
+        value: The node.
+        key: Which of them.
+        nothing: The name of what needs no library; None is given for it.
+        known: Name → what is made of the numbers.
+        least: Number → the least it may be.
+
+    Raises:
+        RequestError: A name, a key or a number that cannot be.
+    """
+    given = value if isinstance(value, Mapping) else {"name": value}
+    name = nothing if given.get("name") is None else str(given["name"])
+    if name not in (nothing, *known):
+        raise RequestError(f"tune.{key} is {name!r}", where=f"tune.{key}", remedy=did_you_mean(name, [nothing, *known]))
+    numbers = {str(each): number for each, number in given.items() if each != "name"}
+    for each in numbers:
+        if name == nothing or each not in least:
+            remedy = did_you_mean(each, least) if name in known else f"{key}: {{name: {next(iter(known))}, …}} has numbers"
+            raise RequestError(f"no such key: tune.{key}.{each}", where=f"tune.{key}", remedy=remedy)
+    whole = {each: _whole(number, least[each], f"tune.{key}.{each}") for each, number in numbers.items()}
+    return known[name](**whole) if name in known else None
 
 
 def _whole(value: Any, least: int, where: str) -> int:

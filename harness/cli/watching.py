@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 IDLE = 30.0
 """Seconds for which nobody may work on what is pending, until watching ends."""
 
-STATES = ("done", "stale", "running", "pending", "waiting", "failed")
+STATES = ("done", "stale", "running", "pending", "waiting", "stopped", "failed")
 
 
 def watch(state: Callable[[], pl.DataFrame], store: Store, *, title: str, every: float) -> pl.DataFrame:

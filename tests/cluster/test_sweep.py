@@ -128,6 +128,36 @@ def test_a_tuned_sweep_runs_its_draws_then_its_refits_and_what_diverges_fails_al
     assert "tuning: 1 fits and 1 evaluations to run" in more.stderr, "the first draws of four are those of three"
 
 
+def test_a_search_with_early_stopping_ends_with_a_refit_and_is_read_without_ray_or_optuna(harness: Run, tmp_path: Path) -> None:
+    done = harness(*toy(tmp_path, name="toy_searched"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("tuning: ") == 2
+    assert "tuning: 2 fits" in done.stderr, "the second round is asked once the first is done"
+    assert "refitting: 1 fits" in done.stderr
+    assert "Budgets are equal: 20 epochs" in done.stdout + done.stderr
+    store = Store(tmp_path / "store")
+    assert store.failures() == {}
+    notes = [json.loads(path.read_text()) for path in store.root.glob("fits/*/rungs.json")]
+    assert len(notes) == 5
+    assert all(set(note["losses"]) <= {"1", "2"} for note in notes)
+    stopped = [note["stopped"] for note in notes if note["stopped"]]
+    assert stopped, "of five learning rates over four decades, some are worse than the half that came before"
+    assert len(store.fits()) == 5 - len(stopped) + 1
+    (tried,) = tmp_path.rglob("tried.csv")
+    by_state = dict(pl.read_csv(tried).group_by("state").agg(pl.col("epochs_spent").sum()).iter_rows())
+    assert by_state == {"stopped": sum(stopped), "done": 4 * (5 - len(stopped))}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    script = (
+        f"import sys; sys.argv = ['harness', *{toy(tmp_path, name='toy_searched')!r}]\n"
+        "from harness.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print('MODULES', end.code, sorted({'ray', 'torch', 'wandb', 'pandas', 'optuna'} & set(sys.modules)))"
+    )
+    again = subprocess.run([sys.executable, "-c", script], cwd=PLUGIN, capture_output=True, text=True, timeout=120, check=False)
+    assert "MODULES 0 []" in again.stdout, again.stdout + again.stderr
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
 def test_two_workers_score_as_one_within_tolerance(harness: Run, undisturbed: Path, tmp_path: Path) -> None:
     done = harness(*toy(tmp_path, "arms=toy", "fold=0", "seed=0", "trainer.resources.workers=2"))
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ def test_what_the_store_remembers_counts_as_if_it_had_been_seen() -> None:
     for fit, losses in ended.items():
         for epoch, loss in enumerate(losses, start=1):
             whole.stops("a", fit, 9, epoch, loss)
-        resumed.recall("a", fit, 9, losses)
+        resumed.recall("a", fit, 9, dict(enumerate(losses, start=1)))
     for epoch, loss in ((1, 0.25), (1, 0.6), (3, 0.05), (3, 0.19)):
         fit = f"new-{epoch}-{loss}"
         assert resumed.stops("a", fit, 9, epoch, loss) == whole.stops("a", fit, 9, epoch, loss)

@@ -8,22 +8,25 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from toy import Brightness
 
-from harness import boards, evaluation, plan, snapshot, sweep, tuning
+from harness import boards, evaluation, plan, rungs, snapshot, suggestions, sweep, tuning
 from harness.baseline import Baseline, Query
 from harness.errors import RequestError
 from harness.plan import Plan, Sweep, load_sweep
 from harness.publish.report import Board, Extra, Study
 from harness.rescoring import Rescored, rescore_task
+from harness.rungs import Halving, Note, Referee
 from harness.samples import label_columns
 from harness.store import Store
+from harness.suggestions import Search
 from harness.sweep import Prepared
 from harness.task import Split
 from harness.tuning import Tune, best, drawn
@@ -58,8 +61,10 @@ def planned(cache: Path, store: Store) -> Planned:
         seed: int = 100,
         space: dict[str, Any] | None = None,
         own: dict[str, dict[str, Any]] | None = None,
+        search: Search | None = None,
+        stop: Halving | None = None,
     ) -> Plan:
-        tune = Tune(draws, seed, {"trainer.lr": LR} if space is None else space, own or {})
+        tune = Tune(draws, seed, {"trainer.lr": LR} if space is None else space, own or {}, search, stop)
         made = Sweep("s", "", arms, axes, ["task=toy", "tracker=none", *more], tune=tune)
         return plan.build(made, extra=EXTRA, snapshot_of=lambda node, _: snapshot.take(node, cache), store=store)
 
@@ -94,7 +99,7 @@ def test_every_arm_that_trains_has_the_same_draws_and_epochs_and_a_control_has_n
     }
     assert set(made.rows.filter(phase="tuning")["seed"]) == {100}
     prepared = Prepared(made.sweep, made, store, {}, store.root, "")
-    assert sweep.budget(prepared).rows() == [("a", 3, 6, 24, 4), ("b", 3, 6, 24, 4)]
+    assert sweep.budget(prepared).rows() == [("a", 3, 6, 24, 0, 4), ("b", 3, 6, 24, 0, 4)]
     assert boards.budgets(sweep.budget(prepared)).startswith("Budgets are equal: 24 epochs")
     longer = planned(arms={**ARMS, "b": [*ARMS["b"], "+baseline.stages.brightness.trainer.epochs=9"]})
     spent = sweep.budget(dataclasses.replace(prepared, plan=longer))
@@ -237,6 +242,154 @@ def test_a_draw_that_diverged_is_not_tried_again_while_its_source_is_the_same(pl
     assert made.pending(store).height == 1, "what may work next time is tried again"
 
 
+# ── rounds of a search ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SEARCH: dict[str, Any] = {"arms": {"a": ARMS["a"], "b": ARMS["b"]}, "axes": {"seed": [0]}, "draws": 5, "search": Search(2, 2)}
+
+
+def asked(made: Plan, arm: str = "a") -> list[dict[str, Any]]:
+    """The values of the draws that are there by now."""
+    return [json.loads(text) for text in made.tries.filter(arm=arm)["values"].drop_nulls()]
+
+
+def score_asked(made: Plan, store: Store, arm: str = "a") -> None:
+    """Every draw that is there has a score: the better, the nearer its learning rate is to 0.01."""
+    for row, values in zip(tries(made, arm), asked(made, arm), strict=False):
+        score(store, row["evaluation"], 1 - abs(np.log10(values["trainer.lr"]) + 2))
+
+
+def test_a_round_is_asked_once_all_draws_before_are_scored(planned: Planned, store: Store) -> None:
+    made = planned(**SEARCH)
+    assert asked(made) == asked(planned(**{**SEARCH, "search": None, "draws": 2})), "the first are random, and the same for all arms"
+    assert asked(made) == asked(made, "b")
+    assert made.rows.filter(arm="a", phase="tuning").select("draw", "stand").rows() == [
+        *((draw, None) for draw in range(2)),
+        *((draw, "waiting") for draw in range(2, 5)),
+    ]
+    prepared = Prepared(made.sweep, made, store, {}, store.root, "")
+    assert sweep.budget(prepared).rows() == [("a", 5, 5, 20, 0, 1), ("b", 5, 5, 20, 0, 1)], "what is not asked yet is part of the budget"
+    assert sweep.estimate(prepared)["fits"] == 2 * (5 + 1)
+    assert not list((store.root / "searches").glob("*"))
+    score(store, tries(made)[0]["evaluation"], 0.5)
+    assert len(asked(planned(**SEARCH))) == 2, "one of two is not scored yet"
+    for expected in (4, 5, 5):
+        score_asked(planned(**SEARCH), store)
+        made = planned(**SEARCH)
+        assert len(asked(made)) == expected
+    assert made.rows.filter(phase="refit").select("arm", "stand").rows() == [("a", None), ("b", "waiting")]
+    assert len(asked(made, "b")) == 2, "arms go on alone"
+    more = planned(**{**SEARCH, "draws": 7})
+    assert asked(more)[:5] == asked(made), "the first draws of many are those of few"
+    assert sweep.tuning(dataclasses.replace(prepared, plan=more)).filter(arm="a")["state"].to_list() == [
+        *["done"] * 5,
+        "pending",
+        "waiting",
+    ]
+
+
+def test_what_was_asked_stays_and_what_is_lost_is_asked_the_same(planned: Planned, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        score_asked(planned(**SEARCH), store)
+    first = asked(planned(**SEARCH))
+    kept = sorted((store.root / "searches").iterdir())
+    assert len(kept) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(suggestions, "suggest", lambda *_, **__: pytest.fail("asked again"))
+        assert asked(planned(**SEARCH)) == first
+        for row in tries(planned(**SEARCH)):
+            score(store, row["evaluation"], 0.5)
+        assert asked(planned(**SEARCH)) == first, "rescoring changes no draw"
+        score(store, tries(planned(**SEARCH))[1]["evaluation"], None)
+        assert asked(planned(**SEARCH)) == first, "nor does a draw that is made again"
+    score_asked(planned(**SEARCH), store)
+    kept[0].unlink()
+    kept[1].write_text(kept[1].read_text().replace("0.0", "0.1", 1))
+    assert asked(planned(**SEARCH)) == first
+    assert asked(planned(**SEARCH, seed=7)) != first
+
+
+def test_a_draw_that_failed_keeps_no_round_waiting(planned: Planned, store: Store) -> None:
+    made = planned(**SEARCH)
+    score(store, tries(made)[0]["evaluation"], 0.5)
+    store.fail(tries(made)[1]["fit"], {"error": "valence: not finite"})
+    assert len(asked(planned(**SEARCH))) == 4
+
+
+# ── early stopping ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+STOP: dict[str, Any] = {"arms": {"a": ARMS["a"]}, "axes": {"seed": [0]}, "stop": Halving(1, 2)}
+WIDE = {"trainer.lr": {"_target_": "ray.tune.loguniform", "lower": 1e-6, "upper": 1e-1}}
+
+
+def carried_out(made: Plan, store: Store, *rows: dict[str, Any]) -> None:
+    """Run some draws one after the other, each with a referee of its own, as if the sweep had been killed between them."""
+    for row in rows:
+        job = made.jobs[row["fit"]]
+        referee = Referee(made.jobs.values(), store)
+
+        def report(metrics: dict[str, float], job: plan.Job = job, referee: Referee = referee) -> None:
+            if "rung" in metrics:
+                referee.hears(job, int(metrics["rung"]), metrics["loss"])
+
+        evaluation.run(job, store, report=report)
+
+
+def test_a_draw_that_does_worse_is_stopped_and_left_out_and_not_tried_again(planned: Planned, store: Store) -> None:
+    made = planned(**STOP, space=WIDE, draws=4)
+    by_rate = sorted(tries(made), key=lambda row: made.jobs[row["fit"]].stages[0].trainer["lr"], reverse=True)
+    carried_out(made, store, *by_rate)
+    made = planned(**STOP, space=WIDE, draws=4)
+    assert store.failures() == {}
+    assert made.pending(store)["phase"].to_list() == ["refit"]
+    spent = {row["draw"]: row["stopped"] for row in made.tries.iter_rows(named=True)}
+    worst = by_rate[-1]
+    assert spent[worst["draw"]] == 1
+    assert spent[by_rate[0]["draw"]] is None
+    assert made.tries.filter("chosen")["score"].to_list() == [max(made.tries["score"].drop_nulls())]
+    assert made.tries.filter(draw=worst["draw"])["left_out"].to_list() == ["stopped after epoch 1 of 4"]
+    assert not store.fit(worst["fit"])
+    assert not (store.fit_folder(worst["fit"]) / "checkpoint").exists()
+    prepared = Prepared(made.sweep, made, store, {}, store.root, "")
+    stopped = [epoch for epoch in spent.values() if epoch]
+    assert sweep.budget(prepared).select("tuning_epochs", "epochs_spent").rows() == [(16, sum(stopped) + 4 * (4 - len(stopped)))]
+    assert Counter(sweep.state(prepared).filter(phase="tuning")["state"]) == {"stopped": len(stopped), "done": 4 - len(stopped)}
+    assert set(sweep.tuning(prepared).filter(state="stopped")["epochs_spent"]) <= {1, 2}
+    assert sweep.failed(sweep.state(prepared)).is_empty()
+    # Another rule, or none, knows nothing of these notes.
+    assert planned(**{**STOP, "stop": Halving(2, 2)}, space=WIDE, draws=4).pending(store).height == len(stopped)
+    assert planned(**{**STOP, "stop": None}, space=WIDE, draws=4).pending(store).height == len(stopped)
+
+
+def test_a_killed_sweep_keeps_its_standards(planned: Planned, store: Store) -> None:
+    made = planned(**STOP, draws=4)
+    first, second, third, fourth = (made.jobs[row["fit"]] for row in tries(made))
+    referee = Referee(made.jobs.values(), store)
+    for job, loss in ((first, 0.2), (second, 0.1), (third, 0.3)):
+        referee.hears(job, 1, loss)
+    assert [rungs.read(store, job.name, Halving(1, 2)).stopped for job in (first, second, third)] == [None, None, (1, 0.3)]
+    Referee(made.jobs.values(), store).hears(fourth, 1, 0.25)
+    assert rungs.read(store, fourth.name, Halving(1, 2)).stopped == (1, 0.25), "it is compared with what others were before"
+    (store.fit_folder(fourth.name) / rungs.NAME).write_text("{")
+    assert rungs.read(store, fourth.name, Halving(1, 2)) == Note({})
+
+
+class Unvalidated(Brightness):
+    """Has no loss on the validation part."""
+
+    def batches(self, part: str, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        return super().batches(part, size, rng) if part == "train" else iter(())
+
+
+def test_where_nothing_says_when_to_stop_it_is_told_in_one_line(planned: Planned, store: Store) -> None:
+    arm = ["baseline=toy", f"baseline.stages.brightness._target_={__name__}.Unvalidated"]
+    made = planned(**{**STOP, "arms": {"a": arm}}, draws=1)
+    carried_out(made, store, *tries(made))
+    (failure,) = store.failures().values()
+    assert failure["error"] == "the stage brightness has no loss on the validation part, so nothing says when to stop it (tune.stop)"
+    with pytest.raises(RequestError, match="a is trained by 2 workers, and such a fit is not stopped early"):
+        planned("trainer.resources.workers=2", **STOP)
+
+
 # ── axes that only some arms know ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -341,6 +494,13 @@ def test_the_yaml_says_what_is_tuned_and_scale_and_command_line_change_it(writte
     assert changed.tune is not None
     assert (changed.tune.draws, changed.tune.seed) == (4, 9)
     assert changed.overrides == ["task=toy"]
+    assert (tune.search, tune.stop) == (None, None)
+    both = load_sweep("mine", ["tune.search=optuna", "tune.stop=asha", "arms=a"], extra).tune
+    assert both is not None
+    assert (both.search, both.stop) == (Search(4, 4), Halving(1, 3))
+    nothing = load_sweep("mine", ["tune.search=random", "tune.stop=null"], extra).tune
+    assert nothing is not None
+    assert (nothing.search, nothing.stop) == (None, None)
     assert load_sweep("mine", [], written("base: [task=toy]")).tune is None
 
 
@@ -355,6 +515,18 @@ def test_a_shared_baseline_is_for_the_arms_without_one(written: Callable[[str], 
     [
         (["tune.draws=0"], None, "tune.draws is '0' (tune.draws); give a whole number from 1 on"),
         (["tune.seed=x"], None, "tune.seed is 'x'"),
+        (["tune.search=optun"], None, "tune.search is 'optun' (tune.search); did you mean 'optuna'?"),
+        (["tune.stop=hyperband"], None, "tune.stop is 'hyperband' (tune.stop); "),
+        ([], "{draws: 2, space: {trainer.lr: 1}, search: {name: optuna, start: 4}}", "no such key: tune.search.start"),
+        ([], "{draws: 2, space: {trainer.lr: 1}, search: {name: optuna, startup: 1}}", "give a whole number from 2 on"),
+        ([], "{draws: 2, space: {trainer.lr: 1}, search: {name: random, startup: 4}}", "no such key: tune.search.startup"),
+        ([], "{draws: 2, space: {trainer.lr: 1}, stop: {name: asha, factor: 1}}", "tune.stop.factor is 1"),
+        ([], "{draws: 2, space: {trainer.lr: 1}, stop: {grace: 2}}", "no such key: tune.stop.grace"),
+        (
+            ["tune.search=optuna"],
+            "{draws: 2, space: {trainer.lr: {_target_: ray.tune.randn, mean: 0, sd: 1}}}",
+            "Optuna has no space like ray.tune.randn (tune: trainer.lr); use one of",
+        ),
         (["tune.drws=3"], None, "no such key: tune.drws (mine.yaml); did you mean 'draws'?"),
         ([], "{space: {trainer.lr: 1}}", "tune.draws is not set"),
         ([], "{draws: 2}", "nothing is to be drawn"),
@@ -598,6 +770,8 @@ def test_a_dry_run_shows_the_whole_budget(harness: Run, tmp_path: Path) -> None:
     assert "To run: 12 fits" in done.stdout
     assert "Budgets are equal: 8 epochs of tuning for every arm that trains." in done.stdout
     table = done.stdout.split("Budget of tuning")[1]
-    assert [line.split() for line in table.strip().splitlines()[2:]] == [[arm, "2", "2", "8", "2"] for arm in ("toy", "flaky", "broken")]
+    assert [line.split() for line in table.strip().splitlines()[2:]] == [
+        [arm, "2", "2", "8", "0", "2"] for arm in ("toy", "flaky", "broken")
+    ]
     rows = json.loads(harness(*toy(tmp_path, "--dry-run", "tune.draws=2", "--format", "json", name="toy_tuned")).stdout)
     assert Counter(row["state"] for row in rows) == {"pending": 7, "waiting": 6}
