@@ -129,7 +129,7 @@ def test_a_tuned_sweep_runs_its_draws_then_its_refits_and_what_diverges_fails_al
 
 
 def test_a_search_with_early_stopping_ends_with_a_refit_and_is_read_without_ray_or_optuna(harness: Run, tmp_path: Path) -> None:
-    done = harness(*toy(tmp_path, name="toy_searched"))
+    done = harness(*toy(tmp_path, "cluster.cpus=1", name="toy_searched"))  # one after the other, so that who is stopped is no chance
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("tuning: ") == 2
     assert "tuning: 2 fits" in done.stderr, "the second round is asked once the first is done"
@@ -141,14 +141,14 @@ def test_a_search_with_early_stopping_ends_with_a_refit_and_is_read_without_ray_
     assert len(notes) == 5
     assert all(set(note["losses"]) <= {"1", "2"} for note in notes)
     stopped = [note["stopped"] for note in notes if note["stopped"]]
-    assert stopped, "of five learning rates over four decades, some are worse than the half that came before"
+    assert len(stopped) >= 2, "of three random learning rates, the first is by far the best"
     assert len(store.fits()) == 5 - len(stopped) + 1
     (tried,) = tmp_path.rglob("tried.csv")
     by_state = dict(pl.read_csv(tried).group_by("state").agg(pl.col("epochs_spent").sum()).iter_rows())
     assert by_state == {"stopped": sum(stopped), "done": 4 * (5 - len(stopped))}
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     script = (
-        f"import sys; sys.argv = ['harness', *{toy(tmp_path, name='toy_searched')!r}]\n"
+        f"import sys; sys.argv = ['harness', *{toy(tmp_path, 'cluster.cpus=1', name='toy_searched')!r}]\n"
         "from harness.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: print('MODULES', end.code, sorted({'ray', 'torch', 'wandb', 'pandas', 'optuna'} & set(sys.modules)))"
