@@ -96,8 +96,9 @@ def _tuned(prepared: Prepared, tries: pl.DataFrame, info: TaskInfo) -> list[str]
         *_means(tune, tries),
         budgets(sweep.budget(prepared)),
     ]
+    took = dict(sweep.budget(prepared).select("arm", "epochs_spent").iter_rows())
     for arm, n, of in tries.group_by("arm", maintain_order=True).agg(pl.col("stopped").count(), pl.len().alias("of")).iter_rows():
-        told += [f"{arm}: {n} of {of} draws were stopped early."] if n else []
+        told += [f"{arm}: {n} of {of} draws were stopped early; those that did not fail took {took[arm]} epochs."] if n else []
     failed = pl.col("left_out").filter(pl.col("stopped").is_null())
     for arm, n, of, why in (
         tries.group_by("arm", maintain_order=True)
@@ -126,12 +127,10 @@ def _means(tune: tuning.Tune, tries: pl.DataFrame) -> list[str]:
 
 
 def budgets(spent: pl.DataFrame) -> str:
-    """One line on what ``sweep.budget`` gave: whether every arm may spend the same, and what was spent where that is less."""
+    """One line on what ``sweep.budget`` gave: whether every arm may spend the same."""
     epochs = spent.group_by("tuning_epochs", maintain_order=True).agg("arm")
-    less = spent.filter(pl.col("epochs_spent") < pl.col("tuning_epochs"), pl.col("epochs_spent") > 0)
     if epochs.height == 1:
-        took = "; ".join(f"{arm} took {n}" for arm, n in less.select("arm", "epochs_spent").iter_rows())
-        return f"Budgets are equal: {epochs['tuning_epochs'][0]} epochs of tuning for every arm that trains{took and f' ({took})'}."
+        return f"Budgets are equal: {epochs['tuning_epochs'][0]} epochs of tuning for every arm that trains."
     each = "; ".join(f"{n} for {', '.join(arms)}" for n, arms in epochs.iter_rows())
     return f"Budgets are equal in draws and differ in epochs of tuning: {each}."
 
@@ -140,7 +139,7 @@ def _chosen(tried: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
     """A row for every choice: the draw, its values, its score on the validation part, those of the others, and what all cost."""
     by = ["arm", "fold", "axes"]
     of_all = (
-        tries.with_columns(tried["seconds"], tried["epochs_spent"])
+        tries.with_columns(seconds=tried["seconds"])
         .group_by(by, maintain_order=True)
         .agg(
             pl.col("draw", "values", "score").filter("chosen").first(),
@@ -148,7 +147,7 @@ def _chosen(tried: pl.DataFrame, tries: pl.DataFrame) -> pl.DataFrame:
             worst=pl.col("score").min(),
             best=pl.col("score").max(),
             left_out=pl.col("left_out").count(),
-            epochs=pl.col("epochs_spent").sum(),
+            epochs=pl.col("epochs").list.sum().sum(),
             seconds=pl.col("seconds").sum(),
         )
     )

@@ -194,8 +194,8 @@ class Rounds:
         assert self._tune.search is not None
         name = f"{search}-{len(tried)}"
         kept = self._store.search(name)
-        if kept is not None and all(list(values) == list(space) for values in kept):
-            return kept
+        if kept is not None:
+            return [{key: values[key] for key in space} for values in kept]
         n, seed = self._tune.search.at_once, self._tune.seed
         asked = suggestions.suggest(space, tried, n, seed=seed, higher_is_better=higher_is_better)
         self._store.keep_search(name, asked)

@@ -6,7 +6,6 @@ of fits that ended before this process began can be told to it first: a killed s
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.plan import Job
     from harness.store import Store
-
-NAME = "rungs.json"
 
 
 @dataclass(frozen=True)
@@ -64,22 +61,18 @@ class Note:
 
 
 def read(store: Store, fit: str, rule: Halving) -> Note:
-    """The note of a fit; an empty one where there is none, it is damaged, or was written by another rule."""
-    try:
-        known = json.loads(store.file(fit, NAME).read_text(encoding="utf-8"))
-        if known["rule"] != asdict(rule):
-            return Note({})
-        losses = {int(rung): float(loss) for rung, loss in known["losses"].items()}
-        stopped = known["stopped"]
-        return Note(losses, None if stopped is None else (int(stopped), losses[int(stopped)]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    """The note of a fit; an empty one where there is none, or another rule wrote it."""
+    known = store.rungs(fit)
+    if known is None or known["rule"] != asdict(rule):
         return Note({})
+    losses = {int(rung): float(loss) for rung, loss in known["losses"].items()}
+    stopped = known["stopped"]
+    return Note(losses, None if stopped is None else (stopped, losses[stopped]))
 
 
 def write(store: Store, fit: str, rule: Halving, note: Note) -> None:
     """Remember a note."""
-    whole = {"rule": asdict(rule), "losses": note.losses, "stopped": note.stopped and note.stopped[0]}
-    store.write(store.fit_folder(fit) / NAME, json.dumps(whole, indent=1).encode())
+    store.keep_rungs(fit, {"rule": asdict(rule), "losses": dict(note.losses), "stopped": note.stopped and note.stopped[0]})
 
 
 def loss_of(metrics: Mapping[str, Any]) -> float | None:
@@ -156,11 +149,7 @@ class Referee:
         note = read(self._store, job.name, rule)
         if note.losses or self._store.fit(job.name) is None:
             return note.losses
-        try:
-            history = json.loads(self._store.file(job.name, "history.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        losses = {int(entry["epoch"]): loss_of(entry) for entry in history}
+        losses = {int(entry["epoch"]): loss_of(entry) for entry in self._store.history(job.name)}
         return {rung: loss for rung in rule.rungs(epochs_of(job)) if (loss := losses.get(rung)) is not None}
 
 

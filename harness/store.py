@@ -6,6 +6,7 @@
         weights.safetensors  what it learned
         embeddings-*.npy     frames embedded once, by part
         history.json         losses by epoch
+        rungs.json           of a draw that may be stopped early: what it reached, and whether it was stopped
         checkpoint/          while it trains
       predictions/EVALUATION.parquet
       predictions/N-*.zip              the same, where there are thousands; of two with one name the file counts, then the highest number
@@ -14,6 +15,7 @@
       provenance/ADDRESS.json          configs, versions, hardware, proofs: what many records share
       locks/FIT                        held by whoever trains or evaluates it, and gone after
       failures/NAME.json               what went wrong, in how many runs
+      searches/ADDRESS-N.json          which draws a search asked for after the first N
       progress/FIT.json                how far it is, while somebody trains or evaluates it
 
 Every file is written under a temporary name and renamed, so that what has a name is whole. A store whose ``output_dir`` is
@@ -681,10 +683,13 @@ class Store:
 
     def failure(self, name: str) -> dict[str, Any] | None:
         """What is remembered of one; None where it has not failed."""
-        path = self._fetched(self.root / "failures" / f"{name}.json")
+        return self._unsealed(self._fetched(self.root / "failures" / f"{name}.json"))
+
+    def _unsealed(self, path: Path) -> dict[str, Any] | None:
+        """What was sealed; None where it is not there, or not what was written."""
         try:
             return unseal(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
             self.set_aside(path)
@@ -702,17 +707,20 @@ class Store:
 
     def keep_search(self, name: str, asked: Sequence[Mapping[str, Any]]) -> None:
         """Remember the values of one round of a search; see :mod:`harness.rounds`."""
-        whole = {"values": list(asked), "address": address(list(asked))}
-        self.write(self.root / "searches" / f"{name}.json", json.dumps(whole, indent=1).encode())
+        self.write(self.root / "searches" / f"{name}.json", seal({"values": list(asked)}, indent=1))
 
     def search(self, name: str) -> list[dict[str, Any]] | None:
-        """The values of one round of a search; None where it was not asked yet, or what is kept is damaged."""
-        try:
-            known = json.loads(self._fetched(self.root / "searches" / f"{name}.json").read_text(encoding="utf-8"))
-            values: list[dict[str, Any]] = known["values"]
-            return values if address(values) == known["address"] else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        """The values of one round of a search, by key; None where it was not asked yet."""
+        known = self._unsealed(self._fetched(self.root / "searches" / f"{name}.json"))
+        return None if known is None else known.get("values")
+
+    def keep_rungs(self, fit: str, reached: Mapping[str, Any]) -> None:
+        """Remember what a fit reached that may be stopped early; see :mod:`harness.rungs`."""
+        self.write(self.fit_folder(fit) / "rungs.json", seal(reached, indent=1))
+
+    def rungs(self, fit: str) -> dict[str, Any] | None:
+        """What was remembered, as it is now; None where nothing was."""
+        return self._unsealed(self._looked(f"fits/{fit}", lambda name: name == "rungs.json") / "rungs.json")
 
     def progress(self) -> list[Path]:
         """What workers tell of what is under way; see :mod:`harness.progress`."""

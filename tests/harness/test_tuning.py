@@ -369,7 +369,7 @@ def test_a_killed_sweep_keeps_its_standards(planned: Planned, store: Store) -> N
     assert [rungs.read(store, job.name, Halving(1, 2)).stopped for job in (first, second, third)] == [None, None, (1, 0.3)]
     Referee(made.jobs.values(), store).hears(fourth, 1, 0.25)
     assert rungs.read(store, fourth.name, Halving(1, 2)).stopped == (1, 0.25), "it is compared with what others were before"
-    (store.fit_folder(fourth.name) / rungs.NAME).write_text("{")
+    (store.fit_folder(fourth.name) / "rungs.json").write_text("{")
     assert rungs.read(store, fourth.name, Halving(1, 2)) == Note({})
 
 
