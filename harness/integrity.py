@@ -45,6 +45,10 @@ def check(store: Store, *, every: bool = False) -> list[Path]:
     before = set_aside(store)
     records = store.records()  # with the packs, each of which has its hash in its name
     store.failures()
+    for path in store.root.glob("searches/*.json"):
+        store.search(path.stem)
+    for path in store.root.glob("fits/*/rungs.json"):
+        store.rungs(path.parent.name)
     for name in records["provenance"].drop_nulls().unique():
         store.provenance(name)
     for known in store.fits():
@@ -59,7 +63,9 @@ def check(store: Store, *, every: bool = False) -> list[Path]:
 def set_aside(store: Store) -> dict[Path, tuple[int, ...]]:
     """What was ever set aside in a store, and the state of each file, by which two of one name are told apart."""
     found = [
-        path for folder in ("records", "predictions", "provenance", "failures", "fits/*") for path in store.root.glob(f"{folder}/*.corrupt")
+        path
+        for folder in ("records", "predictions", "provenance", "failures", "searches", "fits/*")
+        for path in store.root.glob(f"{folder}/*.corrupt")
     ]
     return {path: _state(path) for path in found}
 

@@ -7,6 +7,7 @@ Optuna changes what has been drawn, and a finished sweep imports none.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Mapping, Sequence
@@ -198,7 +199,8 @@ class Rounds:
             return [{key: values[key] for key in space} for values in kept]
         n, seed = self._tune.search.at_once, self._tune.seed
         asked = suggestions.suggest(space, tried, n, seed=seed, higher_is_better=higher_is_better)
-        self._store.keep_search(name, asked)
+        with contextlib.suppress(RequestError):  # a store that may only be read is planned all the same, and asks the same again
+            self._store.keep_search(name, asked)
         return asked
 
     def _may_stop(self, added: Added, arm: str, bracket: str) -> None:
