@@ -28,6 +28,7 @@ def status(
     output_dir: Annotated[str | None, typer.Option(help="Whose store, a folder or a URL; outputs by default.", show_default=False)] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until it ends.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two looks.")] = 2.0,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file of the store; what is damaged is set aside.")] = False,
     failures: Annotated[bool, typer.Option("--failures", help="What failed, how often, and the last lines of its log.")] = False,
     config_dir: ConfigDir = None,
     format: Format = "table",
@@ -35,11 +36,28 @@ def status(
 ) -> int:
     """Done, running, pending, failed (why) and stale evaluations; exit status 1 where something failed."""
     check_format(format)
+    if verify:
+        if name is not None:
+            raise RequestError("a whole store is verified", where=f"harness status {name} --verify", remedy="leave out the sweep")
+        return _verify(output_dir or "outputs")
     if name is not None and "=" in name:
         raise RequestError(f"{name!r} is no sweep", where="harness status", remedy="name the sweep first, or give --output-dir alone")
     if name is None:
         return _store(output_dir or "outputs", watch, every, failures, format, output)
     return _sweep(name, overrides, output_dir, config_dir, watch, every, failures, format, output)
+
+
+def _verify(output_dir: str) -> int:
+    """Read every file; exit status 1 where one was not what was written."""
+    from harness import integrity
+    from harness import output as outputs
+
+    store = outputs.opened(output_dir).store
+    if store.elsewhere:
+        raise RequestError("a store at a URL is verified by whoever reads it", where=output_dir, remedy="verify a store in a folder")
+    damaged = integrity.check(store, every=True)
+    say(f"{len(damaged)} files were damaged; the sweeps they are of make them again" if damaged else "every file is what was written")
+    return 1 if damaged else 0
 
 
 def _store(output_dir: str, watch: bool, every: float, failures: bool, format: str, output: Path | None) -> int:

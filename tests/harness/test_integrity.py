@@ -11,6 +11,7 @@ import pytest
 from harness import integrity
 from harness import store as stores
 from harness.store import Store
+from tests.conftest import Run
 from tests.harness.test_store import flip, predicted, record, units
 
 
@@ -109,3 +110,16 @@ def test_predictions_of_a_record_that_another_store_wrote_are_not_looked_for(tmp
     store.write_record(record("e"), units(1))
     assert integrity.check(store) == []
     assert store.done() == {"e"}
+
+
+def test_the_verb_reads_every_file_and_says_what_it_found(store: Store, harness: Run) -> None:
+    done = harness("status", "--verify", "--output-dir", str(store.output))
+    assert (done.returncode, done.stderr) == (0, "every file is what was written\n")
+    path = store.predictions_path("e1")
+    flip(path)
+    done = harness("status", "--verify", "--output-dir", str(store.output))
+    assert done.returncode == 1
+    assert f"{path} is not what was written; it is set aside as e1.parquet.corrupt" in done.stderr
+    assert "1 files were damaged" in done.stderr
+    done = harness("status", "toy", "--verify")
+    assert done.returncode == 2
