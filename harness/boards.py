@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from harness import identity, leaderboard, plan, reported, standing, sweep, trac
 from harness.config import instantiate
 from harness.metrics import higher_is_better
 from harness.publish.report import Board, Extra, Study
+from harness.sealed import seal, sha256_of, unseal
 from harness.store import Store, write_atomically
 from harness.sweep import Prepared
 from harness.task import TaskInfo
@@ -290,8 +292,8 @@ def _gathered(
     key = identity.address(made_of)
     kept = folder / "kept.json"
     try:
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        if known["key"] == key and all((folder / name).is_file() for name in known["files"]):
+        known = unseal(kept.read_bytes())
+        if known["key"] == key and all(sha256_of(folder / name) == digest for name, digest in known["sha256"].items()):
             table = pl.read_parquet(folder / "table.parquet")
             extra = Extra({name: pl.read_parquet(folder / file) for name, file in known["tables"].items()}, {}, tuple(known["notes"]))
             return Gathered(Board(title, table, info.primary, notes, facts), extra, tuple(folder / name for name in known["files"]))
@@ -320,13 +322,16 @@ def _gathered(
     tables = {}
     for name, frame in extra.tables.items():
         tables[name] = f"{name.replace(' ', '_')}.parquet"
-        frame.write_parquet(folder / tables[name])
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        write_atomically(folder / tables[name], buffer.getvalue())
     if tuned.height:
         files.append(folder / TRIED)
         write_atomically(folder / TRIED, str(render(tuned, "csv")).encode())
     names = [path.name for path in files]
     known_by = {"title": title, "task": info.name, "command": facts["command"]}  # of no use here, and to who publishes this folder
-    write_atomically(kept, json.dumps({"key": key, "files": names, "tables": tables, "notes": extra.notes, **known_by}).encode())
+    digests = {name: sha256_of(folder / name) for name in [*names, *tables.values()]}
+    write_atomically(kept, seal({"key": key, "files": names, "tables": tables, "notes": extra.notes, "sha256": digests, **known_by}))
     prepared.output.keep(folder)
     mirror = tracking.open_run(
         prepared.config["tracker"],
