@@ -118,11 +118,11 @@ def test_a_tuned_sweep_runs_its_draws_then_its_refits_and_what_diverges_fails_al
     store = Store(tmp_path / "store")
     by_arm = {arm: (rows.height, *sorted(set(rows["seed"]))) for (arm,), rows in store.records().group_by("arm")}
     assert by_arm == {"toy": (5, 0, 1, 100), "flaky": (4, 0, 1, 100), "mean_label": (1, 0)}
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.name != "checked.parquet"}
     again = harness(*toy(tmp_path, name="toy_tuned"))
     assert (again.returncode, again.stdout) == (1, done.stdout)
     assert "to run" not in again.stderr
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.name != "checked.parquet"} == files
     more = harness(*toy(tmp_path, "tune.draws=4", "arms=toy", name="toy_tuned"))
     assert more.returncode == 0, more.stderr
     assert "tuning: 1 fits and 1 evaluations to run" in more.stderr, "the first draws of four are those of three"
@@ -146,7 +146,7 @@ def test_a_search_with_early_stopping_ends_with_a_refit_and_is_read_without_ray_
     (tried,) = tmp_path.rglob("tried.csv")
     by_state = dict(pl.read_csv(tried).group_by("state").agg(pl.col("epochs_spent").sum()).iter_rows())
     assert by_state == {"stopped": sum(stopped), "done": 4 * (5 - len(stopped))}
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.name != "checked.parquet"}
     script = (
         f"import sys; sys.argv = ['harness', *{toy(tmp_path, 'cluster.cpus=1', name='toy_searched')!r}]\n"
         "from harness.cli import main\n"
@@ -155,7 +155,7 @@ def test_a_search_with_early_stopping_ends_with_a_refit_and_is_read_without_ray_
     )
     again = subprocess.run([sys.executable, "-c", script], cwd=PLUGIN, capture_output=True, text=True, timeout=120, check=False)
     assert "MODULES 0 []" in again.stdout, again.stdout + again.stderr
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.name != "checked.parquet"} == files
 
 
 def test_two_workers_score_as_one_within_tolerance(harness: Run, undisturbed: Path, tmp_path: Path) -> None:
