@@ -22,9 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/harness sweep support_size output_dir=$(DEMO)
 
-# Files of tests, AT_ONCE at a time: many of them wait for processes to start.
+# Files of tests, AT_ONCE at a time, as many of them wait for processes to start; in their order, so that the slow ones are not last.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -58,6 +58,7 @@ def test_what_is_pending_of_100_000_evaluations_where_half_is_done(measure: Meas
     packs = store.root / "records"
     packs.mkdir(parents=True)
     _packed(half).write_parquet(packs / "000001-half.records.parquet")
+    pl.DataFrame({"evaluation": half}).write_parquet(packs / "000001-half.units.parquet")  # a pack without its sums is no pack
     pending = measure(lambda: made.pending(store))
     assert pending.height == made.rows.height // 2
 

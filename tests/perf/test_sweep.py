@@ -63,7 +63,7 @@ def test_a_further_support_setting_against_its_fit(measure: Measure, finished: s
             trainer=spec.trainer,
             weighting=instantiate(spec.weighting or {}),
             seed=0,
-            context=training.Local(finished.output / "refit"),
+            context=training.Local(finished.output.folder / "refit"),
         )
 
     measure(one, rounds=10, instead={"fit again for it": Instead(refit)})
