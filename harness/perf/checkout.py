@@ -80,7 +80,7 @@ def resolve(repository: Path, revision: str) -> str:
 
 def is_dirty(repository: Path) -> bool:
     """Whether files under git, or new ones that git does not ignore, differ from the commit."""
-    return bool(git(repository, "status", "--porcelain").strip())
+    return bool(git(repository, "status", "--porcelain", "--", ".", ":(exclude)results/perf").strip())
 
 
 def same_suite(repository: Path, commit: str) -> bool:
