@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import provenance
+from harness import provenance, trainer
 from harness.errors import FitError, RequestError
 from harness.provenance import now
 
@@ -79,10 +79,10 @@ def given_up(failure: Failure) -> bool:
     """Whether a sweep leaves it alone: it would fail again, and nothing has changed since."""
     sources = failure.get("sources") or {}
     final = failure.get("final", bool(sources))  # what older revisions wrote has sources where it was final
-    if failure.get("outside") or not (final or attempts(failure) >= int(failure.get("allowed", 3))):
+    if failure.get("outside") or not (final or attempts(failure) >= int(failure.get("allowed", trainer.Resources.attempts))):
         return False
-    now = provenance.sources(*sources)
-    return all(now.get(target) == digest for target, digest in sources.items())
+    today = provenance.sources(*sources)
+    return all(today.get(target) == digest for target, digest in sources.items())
 
 
 def again(failure: Failure, before: Failure | None) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _of(job: Job) -> dict[str, Any]:
         parts += [spec.config, *([spec.weighting] if spec.weighting else [])]
     return {
         "sources": provenance.sources(*(part["_target_"] for part in parts)),
-        "allowed": int(job.resources.get("attempts", 3)),
+        "allowed": int(job.resources.get("attempts", trainer.Resources.attempts)),
         "job": job.name,
         "task": job.task["name"],
         "arms": sorted({arm for _, arm, _ in job.entries}),

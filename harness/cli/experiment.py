@@ -120,9 +120,8 @@ def _show_plan(prepared: Prepared, format: str, output: Path | None) -> None:
         show(plan.flatten(state), format=format, output=output)
         return
     trained = [job.name for job in prepared.plan.jobs.values() if job.stages]
-    refits = (
-        pl.struct("fold", "seed", "task", "draw").filter(pl.col("fit").is_null()).n_unique()
-    )  # and draws not asked yet, which have no name yet
+    # Refits, and draws not asked yet, have no name.
+    refits = pl.struct("fold", "seed", "task", "draw").filter(pl.col("fit").is_null()).n_unique()
     fits = pl.col("fit").filter(pl.col("fit").is_in(trained)).n_unique() + refits
     cost = sweep.estimate(prepared)
     seconds = "no fit like these was timed yet" if cost["seconds"] is None else f"about {cost['seconds']:.0f} s of one worker"
