@@ -40,7 +40,7 @@ def test_a_finished_sweep_run_again(measure: Measure, finished: sweep.Prepared, 
     assert "mt_clar" in measure(lambda: measure.command(*arguments, cwd=tmp_path), rounds=measure.sized(5, 3, 1))
 
 
-def test_a_further_support_setting_against_its_fit(measure: Measure, finished: sweep.Prepared) -> None:
+def test_a_further_support_setting_against_its_fit(measure: Measure, finished: sweep.Prepared, tmp_path: Path) -> None:
     """A plain grid over support sizes trains for each of them."""
     job = next(job for job in finished.plan.jobs.values() if job.stages)
     baseline, arm, _ = next(entry for entry in job.entries if entry[0]["name"] == "mt_clar")
@@ -63,7 +63,7 @@ def test_a_further_support_setting_against_its_fit(measure: Measure, finished: s
             trainer=spec.trainer,
             weighting=instantiate(spec.weighting or {}),
             seed=0,
-            context=training.Local(finished.output.folder / "refit"),
+            context=training.Local(tmp_path / f"refit-{next(draws)}"),  # a folder of its own: in the last one it would go on from its end
         )
 
     measure(one, rounds=10, instead={"fit again for it": Instead(refit)})
